@@ -1,0 +1,57 @@
+# make build   bin/signdropd and bin/signdrop, static
+# make demo    one whole round on this machine
+# make test    everything that CI runs
+# make bench   the table of docs/performance.md
+# make fuzz    each fuzz target for FUZZTIME (default 20s)
+
+GO        ?= go
+FUZZTIME  ?= 20s
+export CGO_ENABLED := 0
+
+.PHONY: all build demo test check tidy unit race s390x fuzz bench vulncheck clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -o bin/ ./appliance/signdropd ./tools/signdrop
+
+demo: build
+	tools/demo.sh
+
+test: check unit race s390x
+
+# What can be said without running anything.
+check: tidy
+	@test -z "$$(gofmt -l .)" || { echo "gofmt: run gofmt -w on:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	GOARCH=s390x $(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+tidy:
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+unit:
+	tools/ci/gotest.sh ./...
+
+# The race detector needs cgo. The crash tests enumerate thousands of states
+# serially and have nothing to race; -short leaves their samples.
+race:
+	CGO_ENABLED=1 tools/ci/gotest.sh -race -short ./...
+
+# The target is big-endian. The tests are built here and run by the emulator.
+s390x:
+	GOARCH=s390x tools/ci/gotest.sh -short -exec "$$(command -v qemu-s390x-static)" ./...
+
+fuzz:
+	FUZZTIME=$(FUZZTIME) tools/ci/fuzz.sh
+
+bench: build
+	$(GO) run ./tools/bench
+
+# Needs the vulnerability database at vuln.go.dev.
+vulncheck:
+	$(GO) tool govulncheck ./...
+
+clean:
+	rm -rf bin demo bench

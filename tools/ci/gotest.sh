@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs go test and fails if a test was skipped, so that a missing tool cannot
+# pass for a green run. The output is go test's own, without the -v noise.
+set -euo pipefail
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+"${GO:-go}" test -v -timeout 20m "$@" >"$log" 2>&1 || status=$?
+if [ "$status" -ne 0 ]; then
+	# Everything but the tests that passed.
+	grep -vE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" || true
+	exit "$status"
+fi
+grep -E '^(ok|\?|FAIL)\b|no test files' "$log" || true
+if grep -qE '^\s*--- SKIP' "$log"; then
+	echo "skipped tests are failures:"
+	grep -E -A3 '^\s*--- SKIP' "$log"
+	exit 1
+fi
