@@ -1,0 +1,179 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"signdrop/appliance/reason"
+	"signdrop/spool/durable"
+)
+
+// Recover returns what lies in work/: the items that were claimed and not
+// retired when the appliance stopped or crashed. It is called once, before the
+// first Next. The states that it can find, and what becomes of them:
+//
+//	NAME and NAME.sig       claimed                 an item
+//	NAME, sig in the inbox  crash within Claim      the signature is claimed too, an item
+//	NAME alone              crash within Retire,    an item with Data and the refusal
+//	                        or the partner took     signature-missing: the caller answers it
+//	                        its signature back      if it is known, or Unclaims it
+//	NAME, still written to  claimed before          put back into the inbox
+//	NAME.sig, NAME in the   crash within Claim or   the signature is put back
+//	  inbox                 Unclaim
+//	NAME.sig alone          crash within Retire     the signature follows its request
+//	.alone-NAME.sig         a claimed signature     an item
+//	                        without its request
+func (s *Spool) Recover() ([]*Item, error) {
+	s.mu.Lock()
+	order := append([]*company(nil), s.order...)
+	s.mu.Unlock()
+	var items []*Item
+	for _, c := range order {
+		its, err := s.recover(c)
+		if err != nil {
+			return nil, fmt.Errorf("recovering what company %s had asked: %w", c.name, err)
+		}
+		items = append(items, its...)
+	}
+	return items, nil
+}
+
+func (s *Spool) recover(c *company) ([]*Item, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	names := map[string]bool{}
+	err := durable.Walk(c.work, func(e durable.Entry) error {
+		names[e.Name] = true
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var items []*Item
+	for name := range names {
+		if rest, ok := strings.CutPrefix(name, alone); ok {
+			it, err := c.readAlone(name, rest)
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, it)
+			continue
+		}
+		if base, ok := sigOf(name); ok {
+			if _, typed := typeOf(DefaultTypes, base); typed {
+				if !names[base] {
+					if err := s.sendAfter(c, base, name); err != nil {
+						return nil, err
+					}
+				}
+				continue
+			}
+		}
+		it, err := c.readClaimed(name)
+		if err == errChanging {
+			// The partner still writes to it, through a handle from before the
+			// claim. It goes back to where it can be waited for.
+			it = &Item{Company: c.name, Name: name, co: c, noSig: !names[name+SigSuffix]}
+			if err = s.unclaim(it); errors.Is(err, fs.ErrExist) {
+				s.cfg.Warn(c.name, "a claimed file is being written to, and its place in the inbox is taken", err)
+				err = nil
+			}
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, it)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, it := range items {
+		it.Claimed, it.Due = true, true
+		it.key = c.name + "/" + strings.TrimSuffix(it.Name, SigSuffix)
+		s.busy[it.key] = false
+	}
+	return items, nil
+}
+
+func (c *company) readAlone(name, rest string) (*Item, error) {
+	info, err := c.work.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	it := &Item{Company: c.name, Name: rest, co: c, info: info, noSig: true, noFile: true}
+	it.Refusal = signatureAlone(strings.TrimSuffix(rest, SigSuffix))
+	return it, nil
+}
+
+// readClaimed reads a claimed request again, completing the claim if the crash
+// came between its two renames.
+func (c *company) readClaimed(name string) (*Item, error) {
+	it, err := c.readIn(c.work, name)
+	if err == nil && it != nil && it.Refusal != nil && it.Refusal.Code == reason.SignatureMissing {
+		err = c.inbox.Move(name+SigSuffix, c.work, name+SigSuffix)
+		if err == nil {
+			it, err = c.readIn(c.work, name)
+		} else if errors.Is(err, fs.ErrNotExist) {
+			it.Data, err = durable.ReadFile(c.work, name, it.info.Size)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if it == nil {
+		return nil, fmt.Errorf("reading work/%s/%s: %w", c.name, name, fs.ErrNotExist)
+	}
+	return it, nil
+}
+
+// sendAfter deals with a signature that a crash has left alone in work/: it goes
+// where its request is.
+func (s *Spool) sendAfter(c *company, base, sig string) error {
+	if _, err := c.inbox.Stat(base); err == nil {
+		err := c.work.Move(sig, c.inbox, sig)
+		if errors.Is(err, fs.ErrExist) {
+			return c.work.Remove(sig) // the partner has brought a newer one
+		}
+		return err
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := c.rejected.Stat(base); err == nil {
+		if err := c.work.Move(sig, c.rejected, sig); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	day, err := c.archiveDir(s.cfg.Now())
+	if err != nil {
+		return err
+	}
+	return s.putAway(c.work, sig, day, "signature-"+sig)
+}
+
+// Left counts what lies in the inboxes: files that wait to become complete, and
+// files that are ignored because their names say that they are unfinished.
+func (s *Spool) Left() (waiting, ignored int, err error) {
+	s.mu.Lock()
+	order := append([]*company(nil), s.order...)
+	s.mu.Unlock()
+	for _, c := range order {
+		c.mu.RLock()
+		err := durable.Walk(c.inbox, func(e durable.Entry) error {
+			if Unfinished(e.Name) {
+				ignored++
+			} else {
+				waiting++
+			}
+			return nil
+		})
+		c.mu.RUnlock()
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	return waiting, ignored, nil
+}

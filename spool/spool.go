@@ -1,0 +1,763 @@
+// Package spool moves files: from a partner's inbox into the appliance's own
+// work directory, and from there, once they are answered, into the archive or
+// back to the partner as refused. It never looks into a file.
+//
+// # States
+//
+// The state of a request is the directory that holds it, and nothing else:
+//
+//	spool/<company>/inbox/NAME        waiting: may be incomplete, belongs to the partner
+//	work/<company>/NAME               claimed: belongs to the appliance, not yet answered for good
+//	archive/<company>/<day>/…-NAME    answered
+//	spool/<company>/rejected/NAME     refused, beside NAME's reason
+//
+// and the state of an answer likewise:
+//
+//	work/.made/<number>               made, not recorded: of no worth
+//	spool/<company>/outbox/…          published
+//
+// A name moves from state to state by a rename that never replaces, so it is in
+// one state only, and after a crash the listing of work/ says what is left to do:
+// Recover returns it, to be treated as everything else. work/.made is emptied.
+//
+// # Order
+//
+// The caller brings the order that makes this safe, for a group of items at once:
+//
+//	Claim → Make → record → sync → Publish → sync → Retire
+//
+// Until the first sync nothing is visible. Publish makes answers visible; they
+// are durable after the second sync, and only then may the request leave work/.
+// A crash between any two steps repeats the steps from Make on, with the same
+// bytes: Publish finds its own answer and is content.
+package spool
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"time"
+
+	"signdrop/appliance/reason"
+	"signdrop/spool/durable"
+)
+
+// DefaultTypes are the requests that the appliance takes. A longer suffix comes
+// before one that ends it.
+var DefaultTypes = []Type{
+	{Suffix: ".jsonl", Max: 64 << 20},
+	{Suffix: ".json", Max: 1 << 20},
+}
+
+// Config is what a Spool needs to know.
+type Config struct {
+	// Still is how long a file that cannot be a request, or whose signature
+	// does not verify, must have been unchanged before it is refused.
+	// Default 60 s.
+	Still time.Duration
+
+	// SigWait is how long a request without its signature, or a signature
+	// without its request, may wait. Default 15 min.
+	SigWait time.Duration
+
+	// Now is the clock that is compared with the files' change times.
+	// Default time.Now.
+	Now func() time.Time
+
+	// Wake is called when Next has something to do again although nothing new
+	// came. It must not block.
+	Wake func()
+
+	// Warn is told of trouble that the spool survives by itself. Never nil
+	// after Open.
+	Warn func(company, what string, err error)
+}
+
+// ErrTaken: the outbox holds another answer under this name.
+var ErrTaken = errors.New("another answer lies in the outbox under this name")
+
+// Spool is the set of all companies' directories. Its methods may be called from
+// several goroutines, Next from one.
+type Spool struct {
+	cfg  Config
+	vol  durable.FS
+	root durable.Dir // the data directory
+	made durable.Dir // work/.made
+
+	mu        sync.Mutex
+	companies map[string]*company
+	order     []*company
+	turn      int             // whose walk Next continues
+	found     bool            // the pass under way has found something
+	ended     int             // companies whose walk has ended in this pass
+	busy      map[string]bool // company/name of items that are out; true if the name was hinted at meanwhile
+	hints     []hint
+	hinted    map[hint]bool
+	soon      map[hint]bool
+	number    uint64 // last name given out in work/.made
+}
+
+type hint struct{ company, name string }
+
+// maxHints bounds the names that wait to be looked at at once. Names beyond it
+// are found by the walk.
+const maxHints = 8192
+
+// Open prepares work/ and archive/ below root and empties work/.made, whose
+// files no crash makes worth keeping.
+func Open(vol durable.FS, root durable.Dir, cfg Config) (*Spool, error) {
+	if cfg.Still <= 0 {
+		cfg.Still = time.Minute
+	}
+	if cfg.SigWait <= 0 {
+		cfg.SigWait = 15 * time.Minute
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Wake == nil {
+		cfg.Wake = func() {}
+	}
+	if cfg.Warn == nil {
+		cfg.Warn = func(string, string, error) {}
+	}
+	s := &Spool{
+		cfg: cfg, vol: vol, root: root,
+		companies: map[string]*company{}, busy: map[string]bool{}, hinted: map[hint]bool{}, soon: map[hint]bool{},
+	}
+	work, err := durable.SubMake(root, "work", 0o700)
+	if err != nil {
+		return nil, fmt.Errorf("opening work: %w", err)
+	}
+	defer work.Close()
+	if s.made, err = durable.SubMake(work, ".made", 0o700); err != nil {
+		return nil, fmt.Errorf("opening work/.made: %w", err)
+	}
+	err = durable.Walk(s.made, func(e durable.Entry) error { return s.made.Remove(e.Name) })
+	if err != nil {
+		return nil, fmt.Errorf("emptying work/.made: %w", err)
+	}
+	return s, nil
+}
+
+// Item is a file that the spool has found, with the bytes that it had then. What
+// is signed is these bytes and no others: the file is never read again, unless
+// Claim says that it has changed.
+type Item struct {
+	Company string
+	Name    string // as in the inbox: any bytes but a slash
+	Data    []byte
+	Sig     []byte          // nil where there is none
+	Refusal *reason.Refusal // what is wrong with the file itself, nil if nothing
+
+	// Claimed: the item lies in work/ already, left there by a crash.
+	Claimed bool
+	// Due: the files have not changed for so long that what is wrong with them
+	// is not going to mend itself.
+	Due bool
+
+	co      *company
+	info    durable.Info // of the request, when it was read
+	sigInfo durable.Info // of its signature
+	noFile  bool         // there is no request, only the signature
+	noSig   bool
+	key     string
+	product [][]byte
+	refused bool
+	made    string // name in work/.made, "" if none
+	base    string // where a refused item goes in rejected/
+}
+
+// SetCompanies tells the spool whose directories there are. A company that it
+// does not know yet is opened; one that is no longer named is let go.
+func (s *Spool) SetCompanies(names []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want := map[string]bool{}
+	var errs []error
+	for _, n := range names {
+		want[n] = true
+		if s.companies[n] != nil {
+			continue
+		}
+		c, err := s.openCompany(n)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("opening the directories of company %s: %w", n, err))
+			continue
+		}
+		s.companies[n] = c
+		s.order = append(s.order, c)
+	}
+	for i := 0; i < len(s.order); {
+		c := s.order[i]
+		if want[c.name] {
+			i++
+			continue
+		}
+		s.order = append(s.order[:i], s.order[i+1:]...)
+		delete(s.companies, c.name)
+		c.stop()
+	}
+	s.turn, s.ended = 0, 0
+	return errors.Join(errs...)
+}
+
+// Hint says that something happened to a name of an inbox, so that Next looks
+// there first.
+func (s *Spool) Hint(company, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := hint{company, name}
+	if len(s.hints) < maxHints && !s.hinted[h] {
+		s.hints = append(s.hints, h)
+		s.hinted[h] = true
+	}
+}
+
+// portion is how many entries of one inbox are looked at before the next company
+// has its turn.
+const portion = 256
+
+// Next returns items that are ready to be looked at, at most max and a few more,
+// or none when every inbox has been walked through and nothing was found. Files
+// that wait for their signature are passed over.
+func (s *Spool) Next(max int) ([]*Item, error) {
+	var items []*Item
+	for {
+		h, ok := s.nextHint()
+		if !ok || len(items) >= max {
+			break
+		}
+		c := s.company(h.company)
+		if c == nil {
+			continue
+		}
+		if it := s.look(c, h.name, nil); it != nil {
+			items = append(items, it)
+		}
+	}
+	for len(items) < max {
+		c := s.nextTurn()
+		if c == nil {
+			return items, nil
+		}
+		part, end, err := c.next(s)
+		if err != nil {
+			// One partner's broken directory must not stop the others.
+			s.cfg.Warn(c.name, "reading the inbox", err)
+			end = true
+		}
+		before := len(items)
+		tried := map[string]bool{}
+		for _, e := range part {
+			if it := s.look(c, e.Name, tried); it != nil {
+				items = append(items, it)
+			}
+		}
+		s.turnDone(end, len(items) > before)
+		if len(items) > 0 && !end {
+			return items, nil
+		}
+	}
+	return items, nil
+}
+
+func (s *Spool) nextHint() (hint, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.hints) == 0 {
+		return hint{}, false
+	}
+	h := s.hints[0]
+	s.hints = s.hints[1:]
+	delete(s.hinted, h)
+	return h, true
+}
+
+func (s *Spool) company(name string) *company {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.companies[name]
+}
+
+// nextTurn is the company whose walk goes on, or nil when a whole pass over all
+// companies has found nothing.
+func (s *Spool) nextTurn() *company {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.order) == 0 {
+		return nil
+	}
+	if s.ended >= len(s.order) {
+		s.ended = 0
+		again := s.found
+		s.found = false
+		if !again {
+			return nil
+		}
+	}
+	return s.order[s.turn%len(s.order)]
+}
+
+func (s *Spool) turnDone(end, found bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found = s.found || found
+	if len(s.order) == 0 {
+		return
+	}
+	if end {
+		s.ended++
+		s.turn++
+	} else if found {
+		s.turn++ // fairness: the next portion is another company's
+	}
+}
+
+// look decides what a name of an inbox is, and reads it if it is ready.
+func (s *Spool) look(c *company, name string, tried map[string]bool) *Item {
+	if Unfinished(name) {
+		return nil
+	}
+	// A signature stands for the request that it belongs to.
+	target := name
+	if base, ok := sigOf(name); ok {
+		if _, typed := typeOf(DefaultTypes, base); typed {
+			target = base
+		}
+	}
+	if tried != nil {
+		if tried[target] {
+			return nil
+		}
+		tried[target] = true
+	}
+	key := c.name + "/" + target
+	s.mu.Lock()
+	_, out := s.busy[key]
+	if out && tried == nil {
+		s.busy[key] = true
+	}
+	s.mu.Unlock()
+	if out {
+		return nil
+	}
+	it, soon, err := c.read(s, target)
+	if err != nil {
+		s.cfg.Warn(c.name, "looking at a file in the inbox", err)
+		return nil
+	}
+	if soon {
+		s.later(hint{c.name, target})
+	}
+	if it == nil {
+		return nil
+	}
+	it.key = key
+	s.mu.Lock()
+	s.busy[key] = false
+	s.mu.Unlock()
+	return it
+}
+
+func sigOf(name string) (string, bool) {
+	if len(name) > len(SigSuffix) && name[len(name)-len(SigSuffix):] == SigSuffix {
+		return name[:len(name)-len(SigSuffix)], true
+	}
+	return "", false
+}
+
+// Return gives back an item that was not claimed, for a later look: after the
+// next Retry if soon is set, otherwise when it changes or is due.
+func (s *Spool) Return(it *Item, soon bool) {
+	if soon {
+		s.later(hint{it.Company, it.Name})
+	} else {
+		it.co.remember(it)
+	}
+	s.release(it)
+}
+
+// later notes a name that is worth another look in a moment.
+func (s *Spool) later(h hint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.soon) < maxHints {
+		s.soon[h] = true
+	}
+}
+
+// Retry makes Next look again at the names that were about to be ready when it
+// saw them last: files with two names, as during a rename by link and unlink,
+// files that changed while they were read, and items that were Returned for soon.
+// It reports whether there are any.
+func (s *Spool) Retry() bool {
+	s.mu.Lock()
+	soon := s.soon
+	s.soon = map[hint]bool{}
+	s.mu.Unlock()
+	for h := range soon {
+		s.Hint(h.company, h.name)
+	}
+	return len(soon) > 0
+}
+
+// Unsettled reports whether Retry has something to do.
+func (s *Spool) Unsettled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.soon) > 0
+}
+
+// release ends an item's time outside. If something came under its name
+// meanwhile, that is looked at next.
+func (s *Spool) release(it *Item) {
+	s.mu.Lock()
+	again := s.busy[it.key]
+	delete(s.busy, it.key)
+	s.mu.Unlock()
+	if again {
+		s.Hint(it.Company, it.Name)
+		s.cfg.Wake()
+	}
+}
+
+// Claim moves the item from the inbox into work/. It reports changed when the
+// files are not, or are no longer, those that were read: the item's Data and Sig
+// have then been read again from work/ and everything that was concluded from
+// the old ones is void.
+//
+// An error that is fs.ErrNotExist says that the partner has taken the file back;
+// the item is released. If we crash between the two renames the pair is split
+// between inbox and work; Recover completes it.
+func (s *Spool) Claim(it *Item) (changed bool, err error) {
+	c := it.co
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if err := c.inbox.Move(it.Name, c.work, it.workName()); err != nil {
+		s.release(it)
+		return false, fmt.Errorf("claiming: %w", err)
+	}
+	it.Claimed = true
+	if it.noFile {
+		return false, nil
+	}
+	now, err := c.work.Stat(it.Name)
+	if err != nil {
+		return false, fmt.Errorf("claiming: %w", err)
+	}
+	same := now.Same(it.info) && now.Mode.Type() == it.info.Mode.Type()
+	if !it.noSig {
+		err := c.inbox.Move(it.Name+SigSuffix, c.work, it.Name+SigSuffix)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			same = false
+		case err != nil:
+			return false, fmt.Errorf("claiming the signature: %w", err)
+		default:
+			sigNow, err := c.work.Stat(it.Name + SigSuffix)
+			if err != nil {
+				return false, fmt.Errorf("claiming the signature: %w", err)
+			}
+			same = same && sigNow.Same(it.sigInfo)
+		}
+	}
+	if same {
+		return false, nil
+	}
+	fresh, err := c.readIn(c.work, it.Name)
+	if err != nil && err != errChanging {
+		return true, fmt.Errorf("reading the claimed file: %w", err)
+	}
+	if fresh == nil {
+		// Somebody writes to it at this moment.
+		if err := s.unclaim(it); err != nil {
+			return true, err
+		}
+		return true, fs.ErrNotExist
+	}
+	it.Data, it.Sig, it.Refusal = fresh.Data, fresh.Sig, fresh.Refusal
+	it.info, it.sigInfo, it.noSig = fresh.info, fresh.sigInfo, fresh.noSig
+	return true, nil
+}
+
+// Unclaim puts a claimed item back into the inbox, to be looked at again when it
+// changes or is due. It fails with fs.ErrExist where the partner has put another
+// file under that name by now.
+func (s *Spool) Unclaim(it *Item) error {
+	it.co.mu.RLock()
+	defer it.co.mu.RUnlock()
+	return s.unclaim(it)
+}
+
+func (s *Spool) unclaim(it *Item) error {
+	c := it.co
+	// The request goes first: while it is back and its signature is not, a
+	// crash leaves a signature alone in work/, which Recover puts back.
+	if err := c.work.Move(it.workName(), c.inbox, it.Name); err != nil {
+		return fmt.Errorf("putting back: %w", err)
+	}
+	if !it.noSig && !it.noFile {
+		err := c.work.Move(it.Name+SigSuffix, c.inbox, it.Name+SigSuffix)
+		if errors.Is(err, fs.ErrExist) {
+			// The partner has brought a new signature meanwhile: that one counts.
+			err = c.work.Remove(it.Name + SigSuffix)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("putting the signature back: %w", err)
+		}
+	}
+	it.Claimed = false
+	c.remember(it)
+	s.release(it)
+	return nil
+}
+
+// Occupied reports whether something lies in the outbox under the name that the
+// item's answer would have.
+func (s *Spool) Occupied(it *Item) (bool, error) {
+	c := it.co
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, err := c.outbox.Stat(AnswerName(it.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Make writes the item's answer, or the reason why it was refused, where nobody
+// sees it. Nothing is durable yet.
+func (s *Spool) Make(it *Item, refused bool, product [][]byte) error {
+	c := it.co
+	s.mu.Lock()
+	s.number++
+	name := fmt.Sprintf("%d", s.number)
+	s.mu.Unlock()
+	it.product, it.refused = product, refused
+	f, err := s.made.Create(name, 0o640)
+	if err != nil {
+		return fmt.Errorf("making the answer: %w", err)
+	}
+	it.made = name
+	for _, b := range product {
+		if _, err = f.Write(b); err != nil {
+			break
+		}
+	}
+	c.mu.RLock()
+	gid, foreign := c.gid, c.foreign
+	c.mu.RUnlock()
+	if err == nil && foreign {
+		err = f.Chown(gid)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		s.Unmake(it)
+		return fmt.Errorf("making the answer: %w", err)
+	}
+	return nil
+}
+
+// Unmake removes what Make made, if it is still there.
+func (s *Spool) Unmake(it *Item) {
+	if it.made == "" {
+		return
+	}
+	if err := s.made.Remove(it.made); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// Open removes it at the next start.
+		s.cfg.Warn(it.Company, "removing an answer that was not published", err)
+	}
+	it.made = ""
+}
+
+// Publish gives the answer its name in the outbox, or the reason its name in
+// rejected/. It never replaces: if the name is taken by the same bytes the work
+// was done before, and it is content; if by others, it is ErrTaken, and a
+// refused item takes the next free name instead.
+//
+// Crash: the answer is visible or not; the request is still in work/.
+func (s *Spool) Publish(it *Item) error {
+	c := it.co
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if !it.refused {
+		same, err := s.place(it, c.outbox, AnswerName(it.Name))
+		if err == nil && !same {
+			err = ErrTaken
+		}
+		return err
+	}
+	base, suffix := it.rejectedName()
+	for i := 1; i < maxCopies; i++ {
+		it.base = base
+		if i > 1 {
+			it.base = fmt.Sprintf("%s.%d", base, i)
+		}
+		same, err := s.place(it, c.rejected, it.base+ReasonSuffix)
+		if err != nil {
+			return err
+		}
+		if same {
+			it.base += suffix
+			return nil
+		}
+	}
+	return fmt.Errorf("publishing the reason: %d reasons lie in rejected/ under this name: remove some", maxCopies)
+}
+
+// maxCopies bounds how many refusals under one name can lie in rejected/.
+const maxCopies = 100_000
+
+// ReasonSuffix ends the name of the file that says why something was refused.
+const ReasonSuffix = ".reason.json"
+
+// alone begins the name in work/ of a signature that came without its request, so
+// that it cannot be taken for one whose request has just been put away.
+const alone = ".alone-"
+
+func (it *Item) workName() string {
+	if it.noFile {
+		return alone + it.Name
+	}
+	return it.Name
+}
+
+// rejectedName is where a refused item goes: stem and ending.
+func (it *Item) rejectedName() (base, suffix string) {
+	if _, ok := typeOf(DefaultTypes, it.Name); ok {
+		return stem(DefaultTypes, it.Name)
+	}
+	return SafeName(it.Name, maxName, fmt.Sprintf("%x", it.info.Ino)), ""
+}
+
+// SafeName is the item's name as it can be shown and written anywhere: the name
+// itself where it is plain, otherwise with %XX for each other byte.
+func (it *Item) SafeName() string {
+	if plain(it.Name, maxName+len(SigSuffix)) {
+		return it.Name
+	}
+	return SafeName(it.Name, maxName, fmt.Sprintf("%x", it.info.Ino))
+}
+
+// place moves the made answer to d/name. It reports same if it lies there now,
+// put there by this call or before.
+func (s *Spool) place(it *Item, d durable.Dir, name string) (same bool, err error) {
+	err = s.made.Move(it.made, d, name)
+	if err == nil {
+		it.made = ""
+		return true, nil
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return false, fmt.Errorf("publishing: %w", err)
+	}
+	same, err = equal(d, name, it.product)
+	if err != nil {
+		return false, fmt.Errorf("comparing with what lies there: %w", err)
+	}
+	if same {
+		s.Unmake(it)
+	}
+	return same, nil
+}
+
+// equal reports whether the file holds exactly the bytes of parts.
+func equal(d durable.Dir, name string, parts [][]byte) (bool, error) {
+	f, err := d.Open(name)
+	if errors.Is(err, durable.ErrNotRegular) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	var size int64
+	for _, p := range parts {
+		size += int64(len(p))
+	}
+	if info.Size != size {
+		return false, nil
+	}
+	var off int64
+	buf := make([]byte, 64<<10)
+	for _, p := range parts {
+		for len(p) > 0 {
+			n := min(len(p), len(buf))
+			if _, err := f.ReadAt(buf[:n], off); err != nil {
+				if err == io.EOF {
+					return false, nil
+				}
+				return false, err
+			}
+			if !bytes.Equal(buf[:n], p[:n]) {
+				return false, nil
+			}
+			p, off = p[n:], off+int64(n)
+		}
+	}
+	return true, nil
+}
+
+// Retire moves a request whose answer is published and durable out of work/: to
+// the archive, under the first 16 hexadecimal digits of its digest (tag), or to
+// rejected/. The item is done with.
+//
+// Crash: the request is gone from work/, or its signature is left alone there,
+// which Recover sends after it, or nothing happened and the item is answered once
+// more with the same bytes. No sync is needed for any of these.
+func (s *Spool) Retire(it *Item, tag string) error {
+	c := it.co
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	defer s.release(it)
+	it.product, it.Data, it.Sig = nil, nil, nil
+	to, name := c.rejected, it.base
+	if !it.refused {
+		day, err := c.archiveDir(s.cfg.Now())
+		if err != nil {
+			return fmt.Errorf("opening the archive: %w", err)
+		}
+		to, name = day, tag+"-"+it.Name
+	}
+	if err := s.putAway(c.work, it.workName(), to, name); err != nil {
+		return err
+	}
+	if it.noSig || it.noFile {
+		return nil
+	}
+	return s.putAway(c.work, it.Name+SigSuffix, to, name+SigSuffix)
+}
+
+// putAway moves a file that is no longer needed. Where its place is taken, the
+// same request has been put away before: nothing of worth is in the second copy,
+// except in rejected/, where it gets a name beside.
+func (s *Spool) putAway(from durable.Dir, name string, to durable.Dir, toName string) error {
+	err := from.Move(name, to, toName)
+	for i := 2; errors.Is(err, fs.ErrExist) && i < maxCopies; i++ {
+		err = from.Move(name, to, fmt.Sprintf("%s~%d", toName, i))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // put away before a crash
+	}
+	if err != nil {
+		return fmt.Errorf("putting away: %w", err)
+	}
+	return nil
+}
+
+// Close lets go of all directories.
+func (s *Spool) Close() error {
+	if err := s.SetCompanies(nil); err != nil {
+		return err
+	}
+	return s.made.Close()
+}
