@@ -1,0 +1,263 @@
+package policy_test
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"signdrop/appliance/policy"
+	"signdrop/appliance/reason"
+	"signdrop/appliance/request"
+)
+
+// past is a Memory that a test fills.
+type past map[string][32]byte
+
+func (p past) TextFor(company, wallet, ledger, nonce string) ([32]byte, bool, error) {
+	if nonce == broken {
+		return [32]byte{}, false, errMemory
+	}
+	text, ok := p[company+wallet+ledger+nonce]
+	return text, ok, nil
+}
+
+const broken = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+
+var errMemory = errors.New("the memory cannot be read")
+
+func address(c string) string {
+	body := strings.Repeat(c, 30)
+	return fmt.Sprintf("MT%s%08x", body, crc32.ChecksumIEEE([]byte(body)))
+}
+
+func nonce(c string) string { return strings.Repeat(c, 40) }
+
+func transfer(t testing.TB, amount, nonce, more string) *request.Request {
+	t.Helper()
+	return parse(t, fmt.Sprintf(`{"type":"sign","wallet":"W_1"%s,"metacoin":{"operation":"transfer","from":%q,"to":%q,"token":"0","amount":%q,"nonce":%q}}`,
+		more, address("a"), address("b"), amount, nonce))
+}
+
+func parse(t testing.TB, in string) *request.Request {
+	t.Helper()
+	r, err := request.Parse([]byte(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+var wallet = policy.Wallet{Company: "acme", ID: "W_1", Curve: "P-384", Active: true}
+
+func code(err error) reason.Code {
+	if ref, ok := reason.As(err); ok {
+		return ref.Code
+	}
+	if err != nil {
+		return reason.Code(err.Error())
+	}
+	return ""
+}
+
+func TestSign(t *testing.T) {
+	with := func(f func(w *policy.Wallet)) policy.Wallet { w := wallet; f(&w); return w }
+	data := func(text, hash, scheme string) string {
+		return fmt.Sprintf(`{"type":"sign","wallet":"W_1","data":{"text":%q,"hash":%q,"scheme":%q}}`, text, hash, scheme)
+	}
+	secp := with(func(w *policy.Wallet) { w.Curve = "secp256k1" })
+	cases := []struct {
+		name   string
+		policy policy.Policy
+		req    *request.Request
+		wallet policy.Wallet
+		want   reason.Code
+	}{
+		{"transfer", policy.Policy{}, transfer(t, "1", nonce("n"), ""), wallet, ""},
+		{"bound to the signer", policy.Policy{}, transfer(t, "1", nonce("n"), ""), with(func(w *policy.Wallet) { w.Address = address("a") }), ""},
+		{"bound to another", policy.Policy{}, transfer(t, "1", nonce("n"), ""), with(func(w *policy.Wallet) { w.Address = address("c") }), reason.AddressMismatch},
+		{"disabled", policy.Policy{}, transfer(t, "1", nonce("n"), ""), with(func(w *policy.Wallet) { w.Active = false }), reason.WalletDisabled},
+		{"metacoin on secp256k1", policy.Policy{}, transfer(t, "1", nonce("n"), ""), secp, reason.CurveUnsuitable},
+		{"replace not allowed", policy.Policy{}, transfer(t, "1", nonce("n"), `,"replace":true`), wallet, reason.PolicyForbids},
+		{"replace allowed", policy.Policy{Replace: true}, transfer(t, "1", nonce("n"), `,"replace":true`), wallet, ""},
+		{"memory out of order", policy.Policy{}, transfer(t, "1", broken, ""), wallet, reason.Code(errMemory.Error())},
+		{"data", policy.Policy{}, parse(t, data("hello", "sha256", "ecdsa")), wallet, ""},
+		{"data disabled wallet", policy.Policy{}, parse(t, data("hello", "sha256", "ecdsa")), with(func(w *policy.Wallet) { w.Active = false }), reason.WalletDisabled},
+		{"data that could be a transaction", policy.Policy{}, parse(t, data("a|b", "sha256", "ecdsa")), wallet, reason.PolicyForbids},
+		{"the same where it could not", policy.Policy{}, parse(t, data("a|b", "sha256", "ecdsa")), secp, ""},
+		{"any data", policy.Policy{Data: "any"}, parse(t, data("a|b", "sha256", "ecdsa")), wallet, ""},
+		{"no data", policy.Policy{Data: "none"}, parse(t, data("hello", "sha256", "ecdsa")), wallet, reason.PolicyForbids},
+		{"schnorr", policy.Policy{}, parse(t, data("hello", "sha256", "schnorr")), secp, ""},
+		{"schnorr on P-384", policy.Policy{}, parse(t, data("hello", "sha256", "schnorr")), wallet, reason.CurveUnsuitable},
+		{"recoverable on P-384", policy.Policy{}, parse(t, data("hello", "sha256", "ecdsa-recoverable")), wallet, reason.CurveUnsuitable},
+		{"schnorr over SHA-512", policy.Policy{}, parse(t, data("hello", "sha512", "schnorr")), secp, reason.FieldInvalid},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			a, err := c.policy.Sign(c.req, c.wallet, policy.NewOnce(past{}), t)
+			if code(err) != c.want {
+				t.Fatalf("got %v, want %q", err, c.want)
+			}
+			if (a == nil) != (err != nil) {
+				t.Errorf("approval %v with error %v", a, err)
+			}
+		})
+	}
+}
+
+// TestApprovalIsTakenOnce: what was checked is what is signed, and once.
+func TestApprovalIsTakenOnce(t *testing.T) {
+	p := &policy.Policy{}
+	req := transfer(t, "1", nonce("n"), "")
+	a, err := p.Sign(req, wallet, policy.NewOnce(past{}), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, digest, ok := a.Take()
+	want := sha512.Sum384([]byte(req.Metacoin.Text()))
+	if !ok || plan.Text != req.Metacoin.Text() || string(digest) != string(want[:]) || plan.Algorithm != "ecdsa-p384-sha384" {
+		t.Errorf("took %+v, %x, %t", plan, digest, ok)
+	}
+	if _, _, ok := a.Take(); ok {
+		t.Error("taken twice")
+	}
+	b, err := p.Sign(req, wallet, policy.NewOnce(past{}), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Release()
+	if _, _, ok := b.Take(); ok {
+		t.Error("taken after release")
+	}
+	if _, _, ok := (&policy.Approval{}).Take(); ok {
+		t.Error("an approval that nobody gave was taken")
+	}
+}
+
+// TestOnce: one text for a wallet and nonce, whether it is on record or under way.
+func TestOnce(t *testing.T) {
+	p := &policy.Policy{Replace: true}
+	n := nonce("n")
+	one, two := transfer(t, "1", n, ""), transfer(t, "2", n, "")
+	replaced := transfer(t, "2", n, `,"replace":true`)
+	once := policy.NewOnce(past{})
+
+	a, err := p.Sign(one, wallet, once, "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Sign(two, wallet, once, "second"); code(err) != reason.NonceBusy {
+		t.Errorf("another text meanwhile: %v", err)
+	}
+	if _, err := p.Sign(two, wallet, once, "first"); code(err) != reason.NonceUsed {
+		t.Errorf("another text in the same file: %v", err)
+	}
+	if _, err := p.Sign(replaced, wallet, once, "second"); code(err) != reason.NonceBusy {
+		t.Errorf("a replacement meanwhile: %v", err)
+	}
+	same, err := p.Sign(one, wallet, once, "second")
+	if err != nil {
+		t.Errorf("the same text meanwhile: %v", err)
+	}
+	other := wallet
+	other.ID = "W_2"
+	if _, err := p.Sign(two, other, once, "second"); err != nil {
+		t.Errorf("another wallet: %v", err)
+	}
+	a.Release()
+	if _, err := p.Sign(two, wallet, once, "second"); code(err) != reason.NonceBusy {
+		t.Errorf("one of two holders has let go: %v", err)
+	}
+	same.Release()
+	b, err := p.Sign(two, wallet, once, "second")
+	if err != nil {
+		t.Errorf("after all have let go: %v", err)
+	}
+	b.Release()
+
+	recorded := past{}
+	sum := textSum(one)
+	recorded["acmeW_1metacoin"+n] = sum
+	once = policy.NewOnce(recorded)
+	if _, err := p.Sign(two, wallet, once, 1); code(err) != reason.NonceUsed {
+		t.Errorf("another text is on record: %v", err)
+	}
+	if _, err := p.Sign(one, wallet, once, 1); err != nil {
+		t.Errorf("the same text is on record: %v", err)
+	}
+	once = policy.NewOnce(recorded)
+	if _, err := p.Sign(replaced, wallet, once, 1); err != nil {
+		t.Errorf("a replacement: %v", err)
+	}
+}
+
+// TestOnceRace: of many that want one nonce at the same time, the texts of those
+// that get it are all the same.
+func TestOnceRace(t *testing.T) {
+	p := &policy.Policy{}
+	n := nonce("n")
+	once := policy.NewOnce(past{})
+	reqs := make([]*request.Request, 16)
+	for i := range reqs {
+		reqs[i] = transfer(t, fmt.Sprint(i%4+1), n, "")
+	}
+	var mu sync.Mutex
+	got := map[string]int{}
+	var wg sync.WaitGroup
+	for i, r := range reqs {
+		wg.Go(func() {
+			if _, err := p.Sign(r, wallet, once, i); err == nil {
+				mu.Lock()
+				got[r.Metacoin.Text()]++
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if len(got) != 1 {
+		t.Errorf("%d texts were approved: %v", len(got), got)
+	}
+}
+
+func TestFresh(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for in, want := range map[string]reason.Code{
+		`{"type":"wallet.create","curve":"P-384"}`:                                      "",
+		`{"type":"wallet.create","curve":"P-384","appliance":"SD_1"}`:                   "",
+		`{"type":"wallet.create","curve":"P-384","appliance":"SD_2"}`:                   reason.ApplianceMismatch,
+		`{"type":"wallet.create","curve":"P-384","not_after":"2026-11-22T12:00:00Z"}`:   "",
+		`{"type":"wallet.create","curve":"P-384","not_after":"2026-11-22T11:59:59.9Z"}`: reason.Expired,
+	} {
+		if err := policy.Fresh(parse(t, in), "SD_1", now); code(err) != want {
+			t.Errorf("%s: %v, want %q", in, err, want)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	for in, ok := range map[string]bool{
+		`{}`: true, `{"replace":true,"data":"any"}`: true, `{"data":"safe"}`: true, `{"data":"none"}`: true,
+		`{"data":"maybe"}`: false, `{"replce":true}`: false, `{"replace":true,"replace":false}`: false, `{"replace":"true"}`: false, ``: false, `{}{}`: false,
+	} {
+		if _, err := policy.Parse([]byte(in)); (err == nil) != ok {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}
+
+func textSum(r *request.Request) [32]byte { return sha256.Sum256([]byte(r.Metacoin.Text())) }
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"replace":true,"data":"any"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := policy.Parse(data)
+		if err == nil && p.Data != "" && p.Data != "safe" && p.Data != "any" && p.Data != "none" {
+			t.Errorf("data is %q", p.Data)
+		}
+	})
+}
