@@ -1,0 +1,168 @@
+package appliance
+
+import (
+	"bytes"
+	"strings"
+	"sync"
+
+	"signdrop/appliance/answer"
+	"signdrop/appliance/auth"
+	"signdrop/appliance/journal"
+	"signdrop/appliance/reason"
+	"signdrop/appliance/request"
+)
+
+// chunk is how many lines of a batch one goroutine takes at a time.
+const chunk = 128
+
+func (t *task) batch() bool { return strings.HasSuffix(t.it.Name, ".jsonl") }
+
+// answerBatch decides on all lines of a batch. Judging and acting run on several
+// goroutines, approving in the order of the lines.
+func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
+	b, err := request.ParseBatch(t.it.Data)
+	if ref, ok := reason.As(err); ok {
+		t.refuse(asker, "", ref)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	os := a.judgeAll(c, t, b)
+	for _, o := range os {
+		a.approve(c, o, t)
+	}
+	// All or nothing: the first line that is refused refuses the file, before
+	// anything is done.
+	if b.Abort && t.abort(os, asker) {
+		return nil
+	}
+	if err := a.create(c, os, t.digest); err != nil {
+		return err
+	}
+	err = a.inChunks(len(os), func(from, to int) error { return a.act(c, os[from:to]) })
+	if err != nil {
+		return err
+	}
+	// A key can turn out to be unusable only now. The signatures that were made
+	// are dropped here and never leave.
+	if b.Abort && t.abort(os, asker) {
+		return nil
+	}
+	t.settleBatch(b, os, asker)
+	return nil
+}
+
+// abort refuses the file if one of its lines is refused.
+func (t *task) abort(os []*outcome, asker *auth.Asker) bool {
+	for _, bad := range os {
+		if bad.refusal == nil {
+			continue
+		}
+		for _, o := range os {
+			if o.approval != nil {
+				o.approval.Release()
+			}
+		}
+		t.refuse(asker, "", bad.refusal.OnLine(bad.head.Line))
+		return true
+	}
+	return false
+}
+
+func (a *Appliance) judgeAll(c *company, t *task, b *request.Batch) []*outcome {
+	os := make([]*outcome, len(b.Lines))
+	a.inChunks(len(os), func(from, to int) error {
+		for i := from; i < to; i++ {
+			os[i] = a.judge(c, b.Lines[i], answer.Head{Request: t.digest, Line: b.First + i})
+		}
+		return nil
+	})
+	return os
+}
+
+// settleBatch puts the lines together.
+func (t *task) settleBatch(b *request.Batch, os []*outcome, asker *auth.Asker) {
+	refused := 0
+	parts := make([][]byte, 0, len(os)+1)
+	if b.Header {
+		parts = append(parts, nil) // filled in below
+	}
+	events := make([]journal.Event, len(os))
+	for i, o := range os {
+		ev := &events[i]
+		if o.refusal != nil {
+			refused++
+			o.answer = answer.AppendRefusal(nil, o.head, "", o.refusal)
+			ev.Code, ev.Detail = string(o.refusal.Code), refusalDetail(o.head.Reference, o.refusal)
+		} else {
+			*ev = o.event
+		}
+		ev.Kind, ev.Line = "line", o.head.Line
+		ev.Company, ev.Request = t.it.Company, t.digest
+		t.events = append(t.events, ev)
+		parts = append(parts, o.answer)
+		if o.approval != nil {
+			t.approvals = append(t.approvals, o.approval)
+		}
+	}
+	if b.Header {
+		parts[0] = answer.AppendBatch(nil, t.digest, len(os), refused)
+	}
+	t.settle("answered", asker, journal.Event{Type: "batch"}, join(parts)...)
+}
+
+// join puts small parts together, so that a batch is written in a few large
+// pieces.
+func join(parts [][]byte) [][]byte {
+	const piece = 1 << 20
+	var out [][]byte
+	for len(parts) > 0 {
+		n, size := 0, 0
+		for n < len(parts) && size < piece {
+			size += len(parts[n])
+			n++
+		}
+		out = append(out, bytes.Join(parts[:n], nil))
+		clear(parts[:n])
+		parts = parts[n:]
+	}
+	return out
+}
+
+// inChunks calls f for all of [0,n) in chunks, on as many goroutines as the
+// appliance has workers. It returns the first error.
+func (a *Appliance) inChunks(n int, f func(from, to int) error) error {
+	if a.cfg.Serial || n <= chunk {
+		return f(0, n)
+	}
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		next  int
+		first error
+	)
+	for range min(a.cfg.Workers, (n+chunk-1)/chunk) {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				from := next
+				next += chunk
+				stop := from >= n || first != nil
+				mu.Unlock()
+				if stop {
+					return
+				}
+				if err := f(from, min(from+chunk, n)); err != nil {
+					mu.Lock()
+					if first == nil {
+						first = err
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}

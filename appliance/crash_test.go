@@ -1,0 +1,330 @@
+package appliance_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"signdrop/appliance"
+	"signdrop/appliance/answer"
+	"signdrop/appliance/checker"
+	"signdrop/appliance/testbed"
+	"signdrop/keyfs"
+	"signdrop/spool/durable"
+	"signdrop/spool/durable/modelfs"
+)
+
+// The crash test runs one whole round of the appliance on the model file system:
+// open, answer everything that lies in the inbox, close. Then it runs it again for
+// every file-system call of that round, each time with a fault at that call, cuts
+// the power, lets a new appliance recover, and has the checker look at the volume
+// before and after.
+
+// epoch is the time of the model's files; due is a time when everything that waits
+// in the inbox is due, so that one round decides on everything.
+var (
+	epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	due   = epoch.Add(24 * time.Hour)
+)
+
+func modelConfig() appliance.Config {
+	return appliance.Config{
+		ID: "SD_0011223344556677", Serial: true, AllowNew: true, Recheck: keyfs.RecheckOff,
+		Reserve: 1, Now: func() time.Time { return due }, Log: zerolog.Nop(),
+	}
+}
+
+// round is one life of the appliance. An error is not a failed test: it is what a
+// fault may lead to.
+func round(vol durable.FS, fresh bool) error {
+	cfg := modelConfig()
+	cfg.AllowNew = fresh
+	a, err := appliance.Open(vol, cfg)
+	if err != nil {
+		return err
+	}
+	// A round that finds no end is a fault too.
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err = a.Once(ctx)
+	if ctx.Err() != nil {
+		err = errEndless
+	}
+	return errors.Join(err, a.Close())
+}
+
+var errEndless = errors.New("the round found no end")
+
+// scene is a volume with a past and an inbox full of everything.
+type scene struct {
+	vol   *modelfs.Volume
+	drops []checker.Drop
+}
+
+func newScene(t testing.TB) *scene {
+	t.Helper()
+	v := modelfs.New()
+	v.SetClock(func() int64 { return epoch.UnixNano() })
+	acme := testbed.NewPartner("acme")
+	root, err := v.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(testbed.Setup(root, acme))
+	s := &scene{vol: v}
+	drop := func(name string, data []byte) {
+		t.Helper()
+		must(acme.Drop(root, name, data))
+		s.drops = append(s.drops, checker.Drop{Company: "acme", Name: name, Data: data})
+	}
+	// The past: two wallets, and an answer that was not taken out of the outbox.
+	drop("first.json", []byte(`{"type":"wallet.create","curve":"P-256"}`))
+	drop("second.json", []byte(`{"type":"wallet.create","curve":"P-256"}`+"\n"))
+	must(round(v, true))
+	wallet := func(name string) string {
+		data, err := v.ReadFile("spool/acme/outbox/" + name)
+		must(err)
+		a, err := answer.Parse(data)
+		must(err)
+		return a.Wallet
+	}
+	w, w2 := wallet("first.result.json"), wallet("second.result.json")
+	drop("old.json", testbed.Transfer(w, "old"))
+	must(round(v, false))
+
+	// The inbox.
+	pay := testbed.Transfer(w, "pay")
+	drop("pay.json", pay)
+	drop("twice.json", pay)                                                                   // the same bytes: the same answer
+	drop("rival.json", []byte(strings.Replace(string(pay), `"amount":"1`, `"amount":"2`, 1))) // another text for the nonce
+	drop("old.json", testbed.Transfer(w, "other"))                                            // the name is taken
+	drop("new.json", []byte(`{"type":"wallet.create","curve":"P-256","reference":"new"}`))    //
+	drop("bind.json", fmt.Appendf(nil, `{"type":"wallet.bind","wallet":%q,"address":%q}`, w2, testbed.Address("bound")))
+	drop("bad.json", []byte(`{"type":"sign","wallet":"W_nobody","data":{"text":"x","hash":"sha256"}}`))
+	drop("run.jsonl", []byte(`{"type":"batch","count":3}`+"\n"+string(testbed.DataRequest(w, "1"))+`{"type":"no"}`+"\n"+string(testbed.Transfer(w, "2"))))
+	drop("all.jsonl", []byte(`{"type":"batch","count":2,"on_error":"abort"}`+"\n"+string(testbed.DataRequest(w, "3"))+`{"type":"no"}`+"\n"))
+	unsigned := testbed.DataRequest(w, "unsigned")
+	must(acme.DropSigned(root, "unsigned.json", unsigned, nil))
+	s.drops = append(s.drops, checker.Drop{Company: "acme", Name: "unsigned.json", Data: unsigned})
+	v.WriteFile("spool/acme/inbox/alone.json.sig", acme.Sign(unsigned))
+	v.WriteFile("spool/acme/inbox/j unk", []byte("junk"))
+	v.Symlink("/etc/passwd", "spool/acme/inbox/link.json")
+	// What a partner drops counts when it has been synced.
+	must(v.Sync())
+	must(root.Close())
+	return s
+}
+
+// answers returns what is visible in the outbox.
+func answers(v *modelfs.Volume) map[string]string {
+	m := map[string]string{}
+	for _, name := range v.List("spool/acme/outbox") {
+		data, err := v.ReadFile("spool/acme/outbox/" + name)
+		if err != nil {
+			panic(err)
+		}
+		m[name] = string(data)
+	}
+	return m
+}
+
+// finish recovers on a volume after a fault and verifies that everything has come
+// to its end.
+func (s *scene) finish(v *modelfs.Volume) error {
+	if _, err := checker.Check(v, s.drops, false, testbed.VerifyAnswer); err != nil {
+		return fmt.Errorf("before recovery: %w", err)
+	}
+	before := answers(v)
+	if err := round(v, false); err != nil {
+		return fmt.Errorf("recovery: %w", err)
+	}
+	rep, err := checker.Check(v, s.drops, true, testbed.VerifyAnswer)
+	if err != nil {
+		return fmt.Errorf("after recovery: %w", err)
+	}
+	// first, second, old; pay, twice, new, bind, run. Either pay or its rival has
+	// the nonce.
+	if rep.Answered+rep.Refused != len(s.drops) {
+		return fmt.Errorf("after recovery: %d answered and %d refused of %d", rep.Answered, rep.Refused, len(s.drops))
+	}
+	after := answers(v)
+	for name, data := range before {
+		if after[name] != data {
+			return fmt.Errorf("the answer %s was visible, and differs after recovery:\n%s\n%s", name, data, after[name])
+		}
+	}
+	if list := v.List("spool/acme/inbox"); len(list) > 0 {
+		return fmt.Errorf("after recovery the inbox holds %q", list)
+	}
+	for _, name := range []string{"j%20unk", "link.json", "alone.json.sig", "unsigned.json"} {
+		if !v.Exists("spool/acme/rejected/" + name) {
+			return fmt.Errorf("after recovery rejected/ lacks %s: %q", name, v.List("spool/acme/rejected"))
+		}
+	}
+	if h := v.OpenHandles(); len(h) > 0 {
+		return fmt.Errorf("handles are left open: %q", h)
+	}
+	return nil
+}
+
+var errFault = fmt.Errorf("injected: %w", syscall.EIO)
+
+// faults are what can happen at a call.
+var faults = []struct {
+	name  string
+	fault modelfs.Fault
+}{
+	{"fails, not done", modelfs.FailNotDone(errFault)},
+	{"fails, done", modelfs.FailDone(errFault)},
+	{"crash before", modelfs.CrashBefore},
+	{"crash within", modelfs.CrashWithin},
+	{"crash after", modelfs.CrashAfter},
+}
+
+// TestCrashEverywhere is the whole round with a fault at each call.
+func TestCrashEverywhere(t *testing.T) {
+	s := newScene(t)
+	plain := s.vol.Clone()
+	if err := round(plain, false); err != nil {
+		t.Fatal(err)
+	}
+	calls := plain.Calls()
+	if err := s.finish(plain); err != nil {
+		t.Fatalf("without a fault: %v", err)
+	}
+	stride := 1
+	if testing.Short() {
+		stride = 23
+	}
+	var tried atomic.Int64
+	var wg sync.WaitGroup
+	ks := make(chan int)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for k := range ks {
+				for _, f := range faults {
+					if t.Failed() {
+						break
+					}
+					if err := s.crashAt(k, f.fault, &tried); err != nil {
+						t.Errorf("call %d (%v) %s: %v", k, calls[k-1], f.name, err)
+					}
+				}
+			}
+		})
+	}
+	for k := 1; k <= len(calls) && !t.Failed(); k += stride {
+		ks <- k
+	}
+	close(ks)
+	wg.Wait()
+	t.Logf("%d calls a round, %d states recovered", len(calls), tried.Load())
+}
+
+// crashAt runs a round with a fault at its k-th call and recovers from each state
+// that the disk could be in.
+func (s *scene) crashAt(k int, fault modelfs.Fault, tried *atomic.Int64) error {
+	v := s.vol.Clone()
+	v.SetFault(func(c modelfs.Call) modelfs.Fault {
+		if c.N == k {
+			return fault
+		}
+		return modelfs.None
+	})
+	err := round(v, false)
+	v.SetFault(nil)
+	if errors.Is(err, errEndless) {
+		calls := v.Calls()
+		return fmt.Errorf("%w; its last calls: %v", err, calls[len(calls)-20:])
+	}
+
+	// The process has ended, in whatever way, and the machine goes on.
+	same := v.Clone()
+	tried.Add(1)
+	if ferr := s.finish(same); ferr != nil {
+		return fmt.Errorf("restart after %v: %w", err, ferr)
+	}
+	// The power was cut.
+	for _, choice := range []modelfs.Choice{
+		modelfs.KeepNothing, modelfs.NamesWithoutData, modelfs.NamesWithGarbage, modelfs.DataWithoutNames,
+		modelfs.KeepPrefix(k % 7), modelfs.KeepRandom(uint64(k)), modelfs.KeepRandom(uint64(k) << 32),
+	} {
+		tried.Add(1)
+		if ferr := s.finish(v.Clone().Crash(choice)); ferr != nil {
+			return fmt.Errorf("power cut (%v) after %v: %w", choice, err, ferr)
+		}
+	}
+	return nil
+}
+
+// TestSyncNeverWorks: when every syncfs from some point on fails, the appliance
+// stops, and nothing becomes visible that was not on record before.
+func TestSyncNeverWorks(t *testing.T) {
+	s := newScene(t)
+	for _, fault := range []modelfs.Fault{modelfs.FailNotDone(errFault), modelfs.FailDone(errFault)} {
+		for from := 1; from < 12; from++ {
+			v := s.vol.Clone()
+			n := 0
+			v.SetFault(func(c modelfs.Call) modelfs.Fault {
+				if c.Op == modelfs.OpSyncAll {
+					if n++; n >= from {
+						return fault
+					}
+				}
+				return modelfs.None
+			})
+			err := round(v, false)
+			if n >= from && err == nil {
+				t.Errorf("from the %d. sync on: the round ended well", from)
+			}
+			v.SetFault(nil)
+			if err := s.finish(v.Clone().Crash(modelfs.KeepNothing)); err != nil {
+				t.Errorf("from the %d. sync on: %v", from, err)
+			}
+			if err := s.finish(v); err != nil {
+				t.Errorf("from the %d. sync on, no power cut: %v", from, err)
+			}
+		}
+	}
+}
+
+// TestDiskFull: the disk fills up at any point of the round. Nothing is lost, and
+// when there is room again everything is answered.
+func TestDiskFull(t *testing.T) {
+	s := newScene(t)
+	step := int64(97)
+	if testing.Short() {
+		step = 1999
+	}
+	for free := int64(0); ; free += step {
+		v := s.vol.Clone()
+		v.SetFree(free)
+		err := round(v, false)
+		v.SetFree(-1)
+		cut := v.Clone().Crash(modelfs.KeepRandom(uint64(free)))
+		if ferr := s.finish(v); ferr != nil {
+			t.Fatalf("%d bytes free, %v: %v", free, err, ferr)
+		}
+		if ferr := s.finish(cut); ferr != nil {
+			t.Fatalf("%d bytes free, %v, power cut: %v", free, err, ferr)
+		}
+		if err == nil {
+			return // all of it fitted
+		}
+	}
+}

@@ -1,0 +1,517 @@
+package appliance
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/go-json-experiment/json"
+
+	"signdrop/appliance/answer"
+	"signdrop/appliance/auth"
+	"signdrop/appliance/journal"
+	"signdrop/appliance/metacoin"
+	"signdrop/appliance/policy"
+	"signdrop/appliance/reason"
+	"signdrop/appliance/request"
+	"signdrop/keyfs"
+	"signdrop/spool"
+)
+
+// task is an item on its way through the appliance: what was decided, what is to
+// be recorded and what is to be published.
+type task struct {
+	it     *spool.Item
+	digest [32]byte // SHA-256 of the request
+	held   bool     // the digest is reserved for this task
+	size   int      // bytes it counts for in the pipeline
+
+	refused   bool
+	product   [][]byte // the answer, or the reason
+	events    []*journal.Event
+	approvals []*policy.Approval
+}
+
+// take decides on an item: it authenticates, claims, and answers. It returns nil
+// when there is nothing to do for now: the item is back in the inbox or gone. An
+// error is not the asker's: the appliance must stop, and after a restart the
+// claim is found again.
+func (a *Appliance) take(it *spool.Item) (*task, error) {
+	for {
+		t := &task{it: it, digest: sha256.Sum256(it.Data)}
+		c, err := a.companies.get(it.Company)
+		if err != nil {
+			// Our own files are in disorder. Nothing is refused for that: the
+			// request waits until they are mended.
+			a.log.Error().Err(err).Str("company", it.Company).Msg("company is not served; mend its files")
+			return nil, a.putBack(it)
+		}
+		asker, known, refusal, err := a.examine(c, t)
+		if err != nil {
+			return nil, err
+		}
+		if refusal != nil && !it.Due && auth.StillArriving(refusal) {
+			return nil, a.putBack(it)
+		}
+		if refusal == nil && known == nil && !a.digests.hold(t) {
+			// The same bytes are being answered at this moment: after that it is
+			// known what to say.
+			if it.Claimed {
+				return nil, a.putBack(it)
+			}
+			a.spool.Return(it, true)
+			return nil, nil
+		}
+		if !it.Claimed {
+			changed, err := a.spool.Claim(it)
+			if changed || err != nil {
+				a.digests.release(t)
+			}
+			switch {
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist):
+				return nil, nil // taken back, or its predecessor is not put away yet
+			case err != nil:
+				return nil, err
+			case changed:
+				it.Due = false // what was read first is void; look afresh
+				continue
+			}
+		}
+		if err := a.answer(c, t, asker, known, refusal); err != nil {
+			a.digests.release(t)
+			return nil, err
+		}
+		return t, nil
+	}
+}
+
+// putBack returns an item to the inbox, to be looked at when it changes or is due.
+func (a *Appliance) putBack(it *spool.Item) error {
+	if !it.Claimed {
+		a.spool.Return(it, false)
+		return nil
+	}
+	err := a.spool.Unclaim(it)
+	if errors.Is(err, fs.ErrExist) {
+		// The partner has put another file there. This one stays claimed; at
+		// the next start, or when the place is free, it is its turn.
+		a.log.Warn().Str("company", it.Company).Str("name", it.Name).Msg("a claimed file cannot go back to the inbox: its name is taken")
+		return nil
+	}
+	return err
+}
+
+// examine says who asks, or why nobody can have asked. known is set if the very
+// same request was answered before.
+func (a *Appliance) examine(c *company, t *task) (asker *auth.Asker, known *journal.Event, refusal *reason.Refusal, err error) {
+	it := t.it
+	recorded := func() error {
+		known, err = a.journal.Request(it.Company, t.digest)
+		return err
+	}
+	if it.Refusal != nil {
+		// A crash while a request was put away can leave it without its
+		// signature. That it is on record proves who asked.
+		if it.Claimed && it.Refusal.Code == reason.SignatureMissing && it.Data != nil {
+			if err := recorded(); err != nil || known != nil {
+				return nil, known, nil, err
+			}
+			// It is not, so its signature is missing as it would be in the inbox,
+			// where such a file is not read: the reason must say the same.
+			it.Data, it.Due = nil, false
+		}
+		return nil, nil, it.Refusal, nil
+	}
+	sig, err := auth.ParseSignature(it.Sig)
+	if err == nil {
+		asker, err = c.signers.Verify(it.Data, sig, auth.NamespaceRequest, a.now())
+	}
+	if err != nil {
+		ref, ok := reason.As(err)
+		if !ok {
+			return nil, nil, nil, err
+		}
+		return nil, nil, ref, nil
+	}
+	if !c.active {
+		return asker, nil, reason.New(reason.CompanyDisabled, "ask the appliance's administrators", "the company is disabled"), nil
+	}
+	return asker, known, nil, recorded()
+}
+
+// answer fills in what the task publishes and records.
+func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journal.Event, refusal *reason.Refusal) error {
+	if refusal != nil {
+		t.refuse(asker, "", refusal)
+		return nil
+	}
+	if known != nil {
+		return a.repeat(c, t, known)
+	}
+	taken, err := a.spool.Occupied(t.it)
+	if err != nil {
+		return fmt.Errorf("looking for the answer's name: %w", err)
+	}
+	if taken {
+		t.refuse(asker, "", nameTaken())
+		return nil
+	}
+	if t.batch() {
+		return a.answerBatch(c, t, asker)
+	}
+	o := a.judge(c, t.it.Data, answer.Head{Request: t.digest})
+	a.approve(c, o, t)
+	os := []*outcome{o}
+	if err := a.create(c, os, t.digest); err != nil {
+		return err
+	}
+	if err := a.act(c, os); err != nil {
+		return err
+	}
+	if o.refusal != nil {
+		t.refuse(asker, o.reference(), o.refusal)
+		return nil
+	}
+	t.settle(o.event.Kind, asker, o.event, o.answer)
+	if o.approval != nil {
+		t.approvals = append(t.approvals, o.approval)
+	}
+	return nil
+}
+
+func nameTaken() *reason.Refusal {
+	return reason.New(reason.NameTaken, "take the answer out of the outbox, or use another name",
+		"another answer lies in the outbox under this name")
+}
+
+// refuse makes the task a refusal. Codes that are final are remembered, with all
+// that the reason said, so that the same bytes get the same reason.
+func (t *task) refuse(asker *auth.Asker, reference string, r *reason.Refusal) {
+	t.refused = true
+	h := answer.Head{Reference: reference}
+	if t.it.Data != nil {
+		h.Request = t.digest
+	}
+	t.product = [][]byte{answer.AppendRefusal(nil, h, t.it.SafeName(), r)}
+	ev := &journal.Event{Kind: "refused", Final: reason.Final(r.Code)}
+	ev.Code, ev.Detail = string(r.Code), refusalDetail(reference, r)
+	t.record(ev, asker)
+}
+
+// settle makes the task an answer.
+func (t *task) settle(kind string, asker *auth.Asker, ev journal.Event, parts ...[]byte) {
+	t.product = parts
+	ev.Kind = kind
+	t.record(&ev, asker)
+}
+
+func (t *task) record(ev *journal.Event, asker *auth.Asker) {
+	ev.Company, ev.Name = t.it.Company, t.it.Name
+	if t.it.Data != nil {
+		ev.Request = t.digest
+	}
+	if asker != nil {
+		ev.By, ev.Key = asker.Principal, asker.Fingerprint
+	}
+	ev.Result = digestOf(t.product)
+	t.events = append(t.events, ev)
+}
+
+func digestOf(parts [][]byte) (sum [32]byte) {
+	h := sha256.New()
+	for _, p := range parts {
+		h.Write(p)
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// detail is what the journal keeps of a refusal beside its code.
+type detail struct {
+	Reference string `json:"reference,omitempty"`
+	Line      int    `json:"line,omitempty"`
+	Field     string `json:"field,omitempty"`
+	Message   string `json:"message"`
+	Hint      string `json:"hint,omitempty"`
+}
+
+func refusalDetail(reference string, r *reason.Refusal) string {
+	b, err := json.Marshal(detail{reference, r.Line, r.Field, r.Message, r.Hint})
+	if err != nil {
+		panic("internal error: a refusal cannot be written: " + err.Error())
+	}
+	return string(b)
+}
+
+// outcome is one request, of a file or of a line, and what becomes of it.
+type outcome struct {
+	head     answer.Head
+	req      *request.Request
+	refusal  *reason.Refusal
+	wallet   *keyfs.Wallet
+	approval *policy.Approval
+
+	event  journal.Event
+	answer []byte
+}
+
+func (o *outcome) reference() string {
+	if o.req == nil {
+		return ""
+	}
+	return o.req.Reference
+}
+
+// refuseWith notes a refusal; any other error is reported as fault.
+func (o *outcome) refuseWith(err error) (fault error) {
+	if ref, ok := reason.As(err); ok {
+		o.refusal = ref
+		return nil
+	}
+	return err
+}
+
+// judge reads one request and finds its wallet. It has no effect and may run for
+// many lines at once.
+func (a *Appliance) judge(c *company, data []byte, head answer.Head) *outcome {
+	o := &outcome{head: head}
+	req, err := request.Parse(data)
+	if err == nil {
+		o.req = req
+		o.head.Reference = req.Reference
+		err = policy.Fresh(req, a.cfg.ID, a.now())
+	}
+	if err == nil && req.Type != request.WalletCreate {
+		o.wallet, err = a.findWallet(c, req.Wallet)
+	}
+	if err == nil && req.Type == request.WalletCreate {
+		err = checkCurve(req.Curve)
+	}
+	if err == nil && req.Type == request.WalletBind {
+		err = a.checkBind(c, o.wallet, req.Address)
+	}
+	if fault := o.refuseWith(err); fault != nil {
+		o.refusal = a.keyTrouble(c, fault)
+	}
+	return o
+}
+
+// checkBind refuses what Bind would refuse, before anything is done.
+func (a *Appliance) checkBind(c *company, w *keyfs.Wallet, address string) error {
+	if !metacoin.ValidAddress(address) {
+		return reason.New(reason.FieldInvalid, "copy the address that Metacoin gave", "this is not a Metacoin address").At("address")
+	}
+	other, err := a.keys.ByAddress(c.name, address)
+	if err != nil && !errors.Is(err, keyfs.ErrUnknown) {
+		return err
+	}
+	if w.Address() != "" && w.Address() != address || err == nil && other.ID() != w.ID() {
+		return walletBound()
+	}
+	return nil
+}
+
+func walletBound() error {
+	return reason.New(reason.WalletBound, "check the address; a correction needs the administrators",
+		"the wallet has another address, or the address belongs to another wallet").At("address")
+}
+
+func checkCurve(curve string) error {
+	if !keyfs.Curve(curve).Known() {
+		return reason.New(reason.FieldInvalid, "use P-256, P-384, P-521 or secp256k1", "no such curve").At("curve")
+	}
+	return nil
+}
+
+func (a *Appliance) findWallet(c *company, name string) (*keyfs.Wallet, error) {
+	w, err := a.keys.Lookup(c.name, name)
+	if noSuch(err) {
+		w, err = a.keys.ByAddress(c.name, name)
+	}
+	if noSuch(err) {
+		return nil, reason.New(reason.WalletUnknown, "check the id, or bind the address first",
+			"the company has no wallet of this id or address").At("wallet")
+	}
+	return w, err
+}
+
+// noSuch reports that a name is not that of a wallet. What is not of an id's form
+// may still be an address, and no id with an underscore can be one.
+func noSuch(err error) bool {
+	return errors.Is(err, keyfs.ErrUnknown) || errors.Is(err, keyfs.ErrInvalid)
+}
+
+// keyTrouble turns trouble with a key file into a refusal that tells the partner
+// nothing about our disk; the log tells the operator all.
+func (a *Appliance) keyTrouble(c *company, err error) *reason.Refusal {
+	a.log.Error().Err(err).Str("company", c.name).Msg("wallet cannot be used")
+	return reason.New(reason.KeyUnusable, "tell the appliance's operator; its log names the file and the remedy",
+		"the wallet's key cannot be used").At("wallet")
+}
+
+// approve asks the policy, in the order of the lines, so that of two lines that
+// want the same nonce the first has it.
+func (a *Appliance) approve(c *company, o *outcome, owner any) {
+	if o.refusal != nil || o.req.Type != request.Sign {
+		return
+	}
+	ap, err := c.policy.Sign(o.req, walletView(c, o.wallet), a.once, owner)
+	if fault := o.refuseWith(err); fault != nil {
+		// The memory could not be asked. Nothing is signed without it.
+		a.fail(fault)
+		o.refusal = reason.New(reason.NonceBusy, "drop the request again", "the appliance's memory could not be asked")
+	}
+	o.approval = ap
+}
+
+func walletView(c *company, w *keyfs.Wallet) policy.Wallet {
+	return policy.Wallet{Company: c.name, ID: w.ID(), Curve: string(w.Curve()), Address: w.Address(), Active: w.Active()}
+}
+
+// act does what was approved and writes the answers, of wallets that were created
+// too. It may run for parts of a batch at once. Binding is safe to do again.
+func (a *Appliance) act(c *company, os []*outcome) error {
+	for _, o := range os {
+		if o.refusal != nil {
+			continue
+		}
+		switch o.req.Type {
+		case request.Sign:
+			a.sign(c, o)
+		case request.WalletCreate:
+			a.created(o)
+		case request.WalletBind:
+			if err := a.bind(c, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// schemes are keyfs's names of policy's schemes.
+var schemes = map[policy.Scheme]keyfs.Scheme{
+	policy.ECDSA: keyfs.ECDSA, policy.ECDSARecoverable: keyfs.ECDSARecoverable, policy.Schnorr: keyfs.Schnorr,
+}
+
+// sign makes the one signature that the approval allows.
+func (a *Appliance) sign(c *company, o *outcome) {
+	plan, digest, ok := o.approval.Take()
+	if !ok {
+		panic("internal error: an approval was used twice")
+	}
+	sig, err := o.wallet.Sign(schemes[plan.Scheme], digest)
+	if err != nil {
+		o.approval.Release()
+		o.approval = nil
+		o.refusal = a.keyTrouble(c, err)
+		return
+	}
+	a.signed(o, plan, base64.StdEncoding.EncodeToString(sig))
+}
+
+// signed writes the answer and the event of a signature.
+func (a *Appliance) signed(o *outcome, plan *policy.Plan, sig string) {
+	ans := answer.Signed{
+		Head: o.head, Wallet: o.wallet.ID(), Address: plan.Wallet.Address, PublicKey: o.wallet.PublicPEM(),
+		Algorithm: plan.Algorithm, Payload: plan.Text, Signature: sig,
+	}
+	ev := &o.event
+	// The address is part of the answer, and a wallet may be bound after it
+	// signed: an answer that is made again must show what it showed then.
+	ev.Detail = plan.Wallet.Address
+	ev.Kind, ev.Type, ev.Wallet = "signed", request.Sign, ans.Wallet
+	ev.Algorithm, ev.Signature = plan.Algorithm, sig
+	ev.Text = sha256.Sum256([]byte(plan.Text))
+	if tx := o.req.Metacoin; tx != nil {
+		ans.Operation, ans.NotCovered, ans.AlsoMeans = tx.Operation(), tx.NotCovered(), tx.AlsoMeans()
+		if sub := tx.Submit(sig); sub != nil {
+			ans.Submit = sub.AppendJSON(nil)
+		}
+		ev.Ledger, ev.Operation, ev.Nonce = "metacoin", tx.Operation(), tx.Nonce()
+	}
+	o.answer = ans.Append(make([]byte, 0, 1536))
+}
+
+// create makes the wallets that the outcomes ask for, all with the same syncs. A
+// wallet's id follows from the request, so that doing it again after a crash
+// finds the same wallet and never makes a second one.
+func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
+	var specs []keyfs.Spec
+	var which []*outcome
+	for _, o := range os {
+		if o.refusal == nil && o.req.Type == request.WalletCreate {
+			specs = append(specs, keyfs.Spec{ID: walletID(c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve)})
+			which = append(which, o)
+		}
+	}
+	if len(specs) == 0 {
+		return nil
+	}
+	wallets, err := a.keys.Create(c.name, specs, a.vol)
+	if err != nil {
+		return fmt.Errorf("creating wallets: %w", err)
+	}
+	for i, o := range which {
+		o.wallet = wallets[i]
+	}
+	return nil
+}
+
+// walletID derives a wallet's id from the request that creates it: "W_" and 30
+// hexadecimal digits, 120 bits.
+func walletID(company string, file [32]byte, line int) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "signdrop wallet\x00%s\x00%x\x00%d", company, file, line)
+	return "W_" + hex.EncodeToString(h.Sum(nil))[:30]
+}
+
+func (a *Appliance) created(o *outcome) {
+	o.event.Kind, o.event.Type, o.event.Wallet = "created", request.WalletCreate, o.wallet.ID()
+	ans := walletAnswer(o)
+	ans.Address = "" // it has none when it is created, whatever it has now
+	o.answer = ans.AppendCreated(nil)
+}
+
+func (a *Appliance) bind(c *company, o *outcome) error {
+	w, err := a.keys.Bind(c.name, o.wallet.ID(), o.req.Address)
+	if errors.Is(err, keyfs.ErrBound) {
+		return o.refuseWith(walletBound()) // bound by another request since judge looked
+	}
+	if damaged := (*keyfs.Damaged)(nil); errors.As(err, &damaged) {
+		o.refusal = a.keyTrouble(c, err) // its files have changed since they were read
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("binding a wallet: %w", err)
+	}
+	o.wallet = w
+	a.bound(o)
+	return nil
+}
+
+func (a *Appliance) bound(o *outcome) {
+	o.event.Kind, o.event.Type, o.event.Wallet = "bound", request.WalletBind, o.wallet.ID()
+	o.event.Detail = o.req.Address
+	ans := walletAnswer(o)
+	ans.Address, ans.Submit = o.req.Address, nil
+	o.answer = ans.AppendBound(nil)
+}
+
+// walletAnswer describes a wallet and, where Metacoin takes its curve, how to
+// register its public key there.
+func walletAnswer(o *outcome) answer.Wallet {
+	w := o.wallet
+	ans := answer.Wallet{Head: o.head, Wallet: w.ID(), Address: w.Address(), Curve: string(w.Curve()), PublicKey: w.PublicPEM()}
+	if w.Curve() != keyfs.Secp256k1 {
+		form, err := json.Marshal(map[string]string{"publickey": w.PublicPEM()})
+		if err != nil {
+			panic("internal error: a public key cannot be written: " + err.Error())
+		}
+		ans.Submit = fmt.Appendf(nil, `{"method":"POST","path":"/address","form":%s}`, form)
+	}
+	return ans
+}

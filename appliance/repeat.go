@@ -1,0 +1,139 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+
+	"signdrop/appliance/answer"
+	"signdrop/appliance/journal"
+	"signdrop/appliance/policy"
+	"signdrop/appliance/reason"
+	"signdrop/appliance/request"
+)
+
+// repeat answers a request that was answered before, from the request and the
+// journal: the same bytes, with nothing decided, signed or recorded anew. It is
+// also how an answer that was on record, but not published when a crash came, is
+// made again.
+func (a *Appliance) repeat(c *company, t *task, known *journal.Event) error {
+	err := a.rebuild(c, t, known)
+	if err == nil && digestOf(t.product) != known.Result && !t.refused {
+		err = errors.New("what was made again differs from what is on record")
+	}
+	if err == nil {
+		return nil
+	}
+	a.log.Error().Err(err).Str("company", c.name).Str("name", t.it.SafeName()).Time("answered", known.Time).
+		Msg("an answer cannot be made again")
+	t.events, t.refused = nil, false
+	t.refuse(nil, "", reason.New(reason.AnswerLost, "look for the answer where you keep the earlier ones",
+		"this request was answered before, and its answer can no longer be made"))
+	return nil
+}
+
+func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
+	switch known.Kind {
+	case "refused":
+		r, reference, err := readRefusal(known)
+		if err != nil {
+			return err
+		}
+		t.refused = true
+		h := answer.Head{Reference: reference, Request: t.digest}
+		t.product = [][]byte{answer.AppendRefusal(nil, h, t.it.SafeName(), r)}
+		return nil
+	case "answered":
+		return a.rebuildBatch(c, t, known)
+	}
+	o, err := a.rebuildOne(c, t.it.Data, answer.Head{Request: t.digest}, known)
+	if err != nil {
+		return err
+	}
+	t.product = [][]byte{o}
+	return nil
+}
+
+func (a *Appliance) rebuildBatch(c *company, t *task, known *journal.Event) error {
+	b, err := request.ParseBatch(t.it.Data)
+	if err != nil {
+		return err
+	}
+	var parts [][]byte
+	if b.Header {
+		parts = append(parts, nil)
+	}
+	i, refused := 0, 0
+	err = a.journal.Lines(known, func(ev *journal.Event) error {
+		if i >= len(b.Lines) || ev.Line != b.First+i {
+			return fmt.Errorf("the record of line %d does not fit the batch", ev.Line)
+		}
+		h := answer.Head{Request: t.digest, Line: ev.Line}
+		var line []byte
+		if ev.Code != "" {
+			r, reference, err := readRefusal(ev)
+			if err != nil {
+				return err
+			}
+			refused++
+			h.Reference = reference
+			line = answer.AppendRefusal(nil, h, "", r)
+		} else if line, err = a.rebuildOne(c, b.Lines[i], h, ev); err != nil {
+			return err
+		}
+		parts = append(parts, line)
+		i++
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if i != len(b.Lines) {
+		return fmt.Errorf("%d of %d lines are on record", i, len(b.Lines))
+	}
+	if b.Header {
+		parts[0] = answer.AppendBatch(nil, t.digest, len(b.Lines), refused)
+	}
+	t.product = join(parts)
+	return nil
+}
+
+// rebuildOne writes the answer to one request once more.
+func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journal.Event) ([]byte, error) {
+	req, err := request.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	h.Reference = req.Reference
+	w, err := a.keys.Lookup(c.name, ev.Wallet)
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{head: h, req: req, wallet: w}
+	switch req.Type {
+	case request.Sign:
+		view := walletView(c, w)
+		view.Address = ev.Detail
+		plan, err := policy.NewPlan(req, view)
+		if err != nil {
+			return nil, err
+		}
+		a.signed(o, plan, ev.Signature)
+	case request.WalletCreate:
+		a.created(o)
+	case request.WalletBind:
+		a.bound(o)
+	}
+	return o.answer, nil
+}
+
+func readRefusal(ev *journal.Event) (*reason.Refusal, string, error) {
+	var d detail
+	if err := json.Unmarshal([]byte(ev.Detail), &d); err != nil {
+		return nil, "", fmt.Errorf("reading the record of a refusal: %w", err)
+	}
+	return &reason.Refusal{
+		Code: reason.Code(ev.Code), Line: d.Line, Field: d.Field, Message: d.Message, Hint: d.Hint,
+	}, d.Reference, nil
+}

@@ -1,0 +1,79 @@
+package appliance_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestRooms holds the parts to what they must not know. A package below a path may
+// import, of this project, only what is listed; of other modules, what is not
+// forbidden.
+func TestRooms(t *testing.T) {
+	rooms := []struct {
+		path   string
+		may    []string
+		reason string
+	}{
+		{"appliance/reason", nil, "a leaf that everything may import"},
+		{"appliance/metacoin", []string{"appliance/reason"}, "a ledger knows neither files nor keys"},
+		{"appliance/request", []string{"appliance/reason", "appliance/metacoin"}, "what a file may say knows neither files nor keys"},
+		{"appliance/auth", []string{"appliance/reason"}, "who asked has nothing to do with wallets"},
+		{"appliance/policy", []string{"appliance/reason", "appliance/request"}, "policy never sees a key"},
+		{"appliance/answer", []string{"appliance/reason"}, "an answer is a pure function of what it says"},
+		{"appliance/journal", []string{"appliance/journal/memory", "spool/durable"}, "the journal knows no keys and no requests"},
+		{"appliance/journal/memory", []string{"spool/durable"}, "an index of positions"},
+		{"spool", []string{"appliance/reason", "spool/durable"}, "the spool never looks into a file"},
+		{"spool/durable", nil, "names and bytes"},
+		{"keyfs", []string{"spool/durable"}, "keys know neither the spool nor requests"},
+	}
+	seen := map[string]bool{}
+	fset := token.NewFileSet()
+	for _, top := range []string{"appliance", "spool", "keyfs"} {
+		err := filepath.WalkDir(filepath.Join("..", top), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			rel := filepath.ToSlash(strings.TrimPrefix(filepath.Dir(path), ".."+string(filepath.Separator)))
+			f, err := parser.ParseFile(fset, path, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			for _, r := range rooms {
+				if rel != r.path {
+					continue
+				}
+				seen[r.path] = true
+				for _, imp := range f.Imports {
+					name, _ := strconv.Unquote(imp.Path.Value)
+					own, ok := strings.CutPrefix(name, "signdrop/")
+					if ok && !contains(r.may, own) {
+						t.Errorf("%s imports %s: %s", path, name, r.reason)
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range rooms {
+		if !seen[r.path] {
+			t.Errorf("no file of %s was looked at", r.path)
+		}
+	}
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
