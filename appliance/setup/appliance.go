@@ -1,0 +1,93 @@
+package setup
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+
+	"github.com/go-json-experiment/json"
+
+	"signdrop/spool/durable"
+)
+
+// Files of db/appliance.
+const (
+	applianceFile = "appliance.json"
+	newJournal    = "new-journal"
+
+	// LockFile is what a running appliance holds an exclusive flock(2) on.
+	LockFile = "lock"
+)
+
+// identity is appliance.json.
+type identity struct {
+	ID string `json:"id"`
+}
+
+var idForm = regexp.MustCompile(`^SD_[0-9a-f]{16}$`)
+
+// newAppliance draws an id. It tells appliances apart and is no secret.
+func newAppliance() ([]byte, error) {
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(identity{"SD_" + hex.EncodeToString(b[:])})
+	return append(data, '\n'), err
+}
+
+// ReadAppliance returns the appliance's id.
+func ReadAppliance(root durable.Dir) (id string, err error) {
+	d, err := durable.SubPath(root, "db", "appliance")
+	if err != nil {
+		return "", fmt.Errorf("opening db/appliance: %w (run signdrop init first)", err)
+	}
+	defer d.Close()
+	data, err := durable.ReadFile(d, applianceFile, 4096)
+	if err != nil {
+		return "", fmt.Errorf("reading db/appliance/%s: %w (restore it from the backup)", applianceFile, err)
+	}
+	var a identity
+	if err := json.Unmarshal(data, &a, json.RejectUnknownMembers(true)); err != nil {
+		return "", fmt.Errorf("reading db/appliance/%s: %w (restore it from the backup)", applianceFile, err)
+	}
+	if !idForm.MatchString(a.ID) {
+		return "", fmt.Errorf("reading db/appliance/%s: %q is not an appliance's id (restore it from the backup)", applianceFile, a.ID)
+	}
+	return a.ID, nil
+}
+
+// TakeNewJournal reports whether this volume may still begin its journal: true
+// from the first Make until done is called, which the appliance does when its
+// journal has been opened once. After that an empty journal is one that was
+// erased. done makes the answer false for good; it may be called in either case.
+func TakeNewJournal(root durable.Dir) (allowed bool, done func() error, err error) {
+	d, err := durable.SubPath(root, "db", "appliance")
+	if err != nil {
+		return false, nil, fmt.Errorf("opening db/appliance: %w (run signdrop init first)", err)
+	}
+	defer d.Close()
+	_, err = d.Stat(newJournal)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, func() error { return nil }, nil
+	}
+	if err != nil {
+		return false, nil, err
+	}
+	return true, func() error { return dropNewJournal(root) }, nil
+}
+
+func dropNewJournal(root durable.Dir) error {
+	d, err := durable.SubPath(root, "db", "appliance")
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Remove(newJournal); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return d.Sync()
+}

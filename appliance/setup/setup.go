@@ -1,0 +1,441 @@
+// Package setup makes the tree of a data volume: what the appliance expects to
+// find when it starts, and what is needed to serve one more company.
+//
+//	DIR/                              0700
+//	├── db/                           0700
+//	│   ├── appliance/                0700
+//	│   │   ├── appliance.json        0400  {"id":"SD_…"}
+//	│   │   └── new-journal           0600  until the first start, see TakeNewJournal
+//	│   ├── admins/                   0700
+//	│   │   ├── allowed_signers       0600  who may sign commands and approvals
+//	│   │   └── threshold             0600  how many of them it takes, "1\n"
+//	│   └── companies/                0700
+//	│       └── <company>/            0700
+//	│           ├── company.json      0600  {"name":"<company>","status":"active"}
+//	│           ├── allowed_signers   0600  who may sign its requests
+//	│           ├── authorized_keys   0600  who may log in by SFTP, empty
+//	│           └── policy.json       0600  {"replace":false,"data":"safe"}
+//	├── spool/                        0755
+//	│   └── <company>/                0755  fit to be an OpenSSH ChrootDirectory
+//	│       ├── inbox/                0700, or 2770 for the partner's group
+//	│       ├── outbox/               the same
+//	│       └── rejected/             the same
+//	└── work/ archive/ journal/ index/ 0700
+//
+// # Promises
+//
+// Doing it again is safe: what exists is never changed, except that the line of a
+// key that is not listed yet is added to an allowed_signers file. Everything is
+// refused that can be refused before anything is made. What Make reports as made
+// is durable.
+//
+// A name appears only when what it stands for is whole: a directory is made and
+// filled as ".NAME.new" and then gets its name. A crash leaves such names at most,
+// and the next Make clears and uses them. A company's directory in db/ comes last
+// of what belongs to it, since from then on the appliance serves it.
+//
+// # What it must not be used for
+//
+// Repairing a volume. What is missing where it cannot be missing, what has the
+// wrong mode or owner, is reported with its remedy and left as it is.
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"signdrop/appliance/auth"
+	"signdrop/appliance/policy"
+	"signdrop/keyfs"
+	"signdrop/spool/durable"
+)
+
+// Administrators is the company name that only administrators use.
+const Administrators = "admin"
+
+// Plan is what is wanted beside the bare tree. The zero value of a field asks for
+// nothing.
+type Plan struct {
+	Admins    []Signer // keys of administrators
+	Threshold int      // how many administrators a command takes; 0 for 1, or for what is there
+	Company   string   // the company to serve
+	Signers   []Signer // keys that may sign the company's requests
+
+	// Group is the id of the partner's group, which may write into the three
+	// directories of the company's spool; nil if there is none.
+	Group *int
+	// User is the id of the user that the appliance runs as; nil for the owner
+	// of db/, or of the top while there is no db/ yet.
+	User *int
+}
+
+// State says what Make found or did.
+type State string
+
+// The states.
+const (
+	Made  State = "made"
+	Added State = "added" // a file was there and got a line more
+	There State = "there"
+	Wrong State = "wrong" // it is there, and not as it must be; Note has the remedy
+)
+
+// Item is one line of a Report.
+type Item struct {
+	Path  string // below the top, "." for the top itself
+	State State
+	Note  string
+}
+
+// Report says what Make found and did, in the order in which it went about it.
+type Report struct {
+	ID    string // of the appliance
+	Items []Item
+}
+
+// Wrong reports whether something is there that is not as it must be.
+func (r *Report) Wrong() bool {
+	for _, it := range r.Items {
+		if it.State == Wrong {
+			return true
+		}
+	}
+	return false
+}
+
+// Access sets owner, group and mode of the file or directory path, below the top
+// of the volume, and makes that durable. A uid or gid of -1 stays as it is.
+type Access func(path string, uid, gid int, mode fs.FileMode) error
+
+// Make makes what is missing of the tree below root. access may be nil where a
+// volume knows neither owners nor an umask, as in tests; owners are not looked at
+// then. Nothing is made if the plan is refused.
+func Make(root durable.Dir, access Access, plan Plan) (*Report, error) {
+	m := &maker{root: root, access: access, plan: plan, user: -1, report: &Report{}}
+	if err := m.look(); err != nil {
+		return nil, err
+	}
+	if err := m.make(); err != nil {
+		return nil, err
+	}
+	return m.report, nil
+}
+
+// maker is one call of Make.
+type maker struct {
+	root   durable.Dir
+	access Access
+	plan   Plan
+	user   int // who owns what is made, -1 for whoever runs this
+	report *Report
+
+	// What look has found out.
+	admins    *list
+	threshold int
+	company   *list
+}
+
+// look reads what is there and refuses what cannot be done.
+func (m *maker) look() error {
+	if err := m.checkCompany(); err != nil {
+		return err
+	}
+	if err := m.findUser(); err != nil {
+		return err
+	}
+	first, err := missing(m.root, "db", "appliance")
+	if err != nil {
+		return err
+	}
+	if first {
+		// The marker that allows a new journal must never come beside an old
+		// one, nor a second time: an erased journal would go unnoticed.
+		if err := m.checkNoJournal(); err != nil {
+			return err
+		}
+	}
+	if m.admins, err = readList(m.root, namespacesAdmin, "db", "admins"); err != nil {
+		return err
+	}
+	if err := m.admins.add(m.plan.Admins); err != nil {
+		return err
+	}
+	if err := m.checkThreshold(); err != nil {
+		return err
+	}
+	if m.plan.Company == "" {
+		return nil
+	}
+	if m.company, err = readList(m.root, namespacesCompany, "db", "companies", m.plan.Company); err != nil {
+		return err
+	}
+	if err := m.company.add(m.plan.Signers); err != nil {
+		return err
+	}
+	if m.company.new && len(m.plan.Signers) == 0 {
+		return fmt.Errorf("company %s is new and nobody could sign for it: give a signer's public key", m.plan.Company)
+	}
+	return nil
+}
+
+func (m *maker) checkCompany() error {
+	switch {
+	case m.plan.Company == "":
+		if len(m.plan.Signers) > 0 || m.plan.Group != nil {
+			return errors.New("signers and a group belong to a company: name the company")
+		}
+	case m.plan.Company == Administrators:
+		return fmt.Errorf("the name %s is kept for the administrators: use another", Administrators)
+	case !keyfs.ValidCompany(m.plan.Company):
+		return fmt.Errorf("%q cannot be a company's name: use 1 to 32 of a-z, 0-9 and -, not beginning with -", m.plan.Company)
+	}
+	return nil
+}
+
+// findUser finds out who owns what is made.
+func (m *maker) findUser() error {
+	if m.access == nil {
+		return nil
+	}
+	if m.plan.User != nil {
+		m.user = *m.plan.User
+		return nil
+	}
+	info, err := m.root.Stat("db")
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = m.root.StatDir()
+	}
+	m.user = int(info.UID)
+	return err
+}
+
+// checkNoJournal refuses a volume that has a journal and no identity.
+func (m *maker) checkNoJournal() error {
+	d, err := m.root.Sub("journal")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return durable.Walk(d, func(e durable.Entry) error {
+		return fmt.Errorf("journal/ holds %s but db/appliance is missing: restore db/ from the backup, or use an empty directory", e.Name)
+	})
+}
+
+func (m *maker) checkThreshold() error {
+	asked := m.plan.Threshold
+	if asked < 0 {
+		return fmt.Errorf("a threshold of %d makes no sense: use 1 or more", asked)
+	}
+	m.threshold = max(asked, 1)
+	if !m.admins.new {
+		there, err := readThreshold(m.root)
+		if err != nil {
+			return err
+		}
+		if asked != 0 && asked != there {
+			return fmt.Errorf("the threshold is %d and is not changed by this: an administrator's command does that", there)
+		}
+		m.threshold = there
+	}
+	if n := m.admins.len(); asked > n {
+		return fmt.Errorf("a threshold of %d needs as many administrators and there are %d: add keys, or lower it", asked, n)
+	}
+	return nil
+}
+
+func readThreshold(root durable.Dir) (int, error) {
+	d, err := durable.SubPath(root, "db", "admins")
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	data, err := durable.ReadFile(d, "threshold", 16)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, errors.New("db/admins/threshold is missing: restore it from the backup")
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || n < 1 {
+		return 0, errors.New("db/admins/threshold does not hold a number of 1 or more: restore it from the backup")
+	}
+	return n, nil
+}
+
+// make makes what is missing, from the top to the leaves.
+func (m *maker) make() error {
+	if err := m.checkDir(m.root, ".", top); err != nil {
+		return err
+	}
+	for _, name := range []string{"work", "archive", "journal", "index"} {
+		d, err := m.dir(m.root, name, private, nil)
+		if err != nil {
+			return err
+		}
+		d.Close()
+	}
+	db, err := m.dir(m.root, "db", private, nil)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := m.makeAppliance(db); err != nil {
+		return err
+	}
+	if err := m.makeAdmins(db); err != nil {
+		return err
+	}
+	companies, err := m.dir(db, "db/companies", private, nil)
+	if err != nil {
+		return err
+	}
+	defer companies.Close()
+	spool, err := m.dir(m.root, "spool", crossed, nil)
+	if err != nil {
+		return err
+	}
+	defer spool.Close()
+	if m.plan.Company == "" {
+		return nil
+	}
+	if err := m.makeSpool(spool); err != nil {
+		return err
+	}
+	return m.makeCompany(companies)
+}
+
+func (m *maker) makeAppliance(db durable.Dir) error {
+	d, err := m.dir(db, "db/appliance", private, func(d durable.Dir, path string) error {
+		data, err := newAppliance()
+		if err != nil {
+			return err
+		}
+		if err := m.file(d, path, applianceFile, 0o400, data); err != nil {
+			return err
+		}
+		return m.file(d, path, newJournal, 0o600, nil)
+	})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if m.report.ID, err = ReadAppliance(m.root); err != nil {
+		return err
+	}
+	m.note("id " + m.report.ID)
+	return m.checkFiles(d, "db/appliance", applianceFile)
+}
+
+func (m *maker) makeAdmins(db durable.Dir) error {
+	d, err := m.dir(db, "db/admins", private, func(d durable.Dir, path string) error {
+		if err := m.file(d, path, signersFile, 0o600, m.admins.text); err != nil {
+			return err
+		}
+		return m.file(d, path, "threshold", 0o600, fmt.Appendf(nil, "%d\n", m.threshold))
+	})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := m.addLines(d, "db/admins", m.admins); err != nil {
+		return err
+	}
+	m.note(fmt.Sprintf("%s, threshold %d", count(m.admins.len(), "key"), m.threshold))
+	return m.checkFiles(d, "db/admins", signersFile, "threshold")
+}
+
+func (m *maker) makeSpool(spool durable.Dir) error {
+	path := "spool/" + m.plan.Company
+	c, err := m.dir(spool, path, chroot, nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	want := door
+	if m.plan.Group != nil {
+		want = shared(*m.plan.Group)
+	}
+	for _, name := range []string{"inbox", "outbox", "rejected"} {
+		d, err := m.dir(c, path+"/"+name, want, nil)
+		if err != nil {
+			return err
+		}
+		d.Close()
+	}
+	return nil
+}
+
+func (m *maker) makeCompany(companies durable.Dir) error {
+	path := "db/companies/" + m.plan.Company
+	d, err := m.dir(companies, path, private, func(d durable.Dir, path string) error {
+		company, err := json.Marshal(companyFile{m.plan.Company, "active"})
+		if err != nil {
+			return err
+		}
+		rules, err := json.Marshal(policy.Policy{Data: "safe"})
+		if err != nil {
+			return err
+		}
+		for _, f := range []struct {
+			name string
+			data []byte
+		}{
+			{"company.json", readable(company)},
+			{signersFile, m.company.text},
+			{"authorized_keys", nil},
+			{"policy.json", readable(rules)},
+		} {
+			if err := m.file(d, path, f.name, 0o600, f.data); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := m.addLines(d, path, m.company); err != nil {
+		return err
+	}
+	m.note(count(m.company.len(), "signer"))
+	return m.checkFiles(d, path, "company.json", signersFile)
+}
+
+// companyFile is company.json.
+type companyFile struct {
+	Name   string `json:"name"`
+	Status string `json:"status"`
+}
+
+// readable writes JSON for people, who will edit it.
+func readable(data []byte) []byte {
+	v := jsontext.Value(data)
+	if err := v.Indent(jsontext.WithIndent("  ")); err != nil {
+		panic("internal error: our own JSON cannot be read: " + err.Error())
+	}
+	return append(v, '\n')
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// The namespaces that the two kinds of signers are listed for.
+const (
+	namespacesAdmin   = auth.NamespaceAdmin + "," + auth.NamespaceApprove
+	namespacesCompany = auth.NamespaceRequest
+)

@@ -1,0 +1,140 @@
+package proof
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"signdrop/appliance/answer"
+	"signdrop/appliance/metacoin"
+)
+
+// Field is a value of the signed text with its name in a request.
+type Field struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Finding is what there is to say of one answer.
+type Finding struct {
+	Answer   *answer.Answer
+	Signed   bool     // it brings a signature, and that verifies
+	Problems []string // why it must not be trusted; none if it is sound
+
+	Fields     []Field // of the signed text, where they can be told
+	NotCovered []string
+	AlsoMeans  []string
+}
+
+// Check checks one answer by itself. pinned is the key that must have signed, nil
+// if none is known.
+func Check(a *answer.Answer, pinned *Key) *Finding {
+	f := &Finding{Answer: a, NotCovered: a.NotCovered, AlsoMeans: a.AlsoMeans}
+	switch a.Type {
+	case answer.TypeSign:
+		f.signature(pinned)
+		f.text()
+	case answer.TypeCreate, answer.TypeBind:
+		key, err := ParseKey([]byte(a.PublicKey))
+		if err != nil {
+			f.problem("%v", err)
+		} else if pinned != nil && !key.Equal(pinned) {
+			f.problem("the wallet's key is not the one that was given to compare with")
+		}
+	case answer.TypeBatch, answer.TypeRefusal:
+	default:
+		f.problem("the type %q is not known: a newer signdrop may know it", a.Type)
+	}
+	return f
+}
+
+func (f *Finding) problem(format string, args ...any) {
+	f.Problems = append(f.Problems, fmt.Sprintf(format, args...))
+}
+
+func (f *Finding) signature(pinned *Key) {
+	a := f.Answer
+	if a.Verdict != "signed" {
+		f.problem("the verdict of a %s is %q", a.Type, a.Verdict)
+	}
+	key, err := ParseKey([]byte(a.PublicKey))
+	if err == nil {
+		err = Verify(key, a.Algorithm, a.Payload, a.Signature)
+	}
+	if err != nil {
+		f.problem("%v", err)
+		return
+	}
+	f.Signed = true
+	if pinned != nil && !key.Equal(pinned) {
+		f.problem("another key signed than the one that was given to compare with")
+	}
+}
+
+// text takes the signed text apart. What an answer says beside the text, nobody
+// has signed: where it contradicts the text, or says less than we know, the text
+// and we are right.
+func (f *Finding) text() {
+	a := f.Answer
+	if a.Operation == "" {
+		return // data: the text is what it is
+	}
+	rows := operations()[a.Operation]
+	if len(rows) == 0 {
+		f.problem("Metacoin has no operation %q that we know: a newer signdrop may know it", a.Operation)
+		return
+	}
+	var row *metacoin.Operation
+	values := strings.Split(a.Payload, "|")
+	for i := range rows {
+		if strings.Contains(rows[i].Text, "[].") {
+			row = &rows[i] // a list has as many values as it has
+			values = nil
+			break
+		}
+		if strings.Count(rows[i].Text, "|") == len(values)-1 {
+			row = &rows[i]
+			break
+		}
+	}
+	if row == nil {
+		f.problem("the text is not that of a %s, which is %s", a.Operation, rows[0].Text)
+		return
+	}
+	f.NotCovered = union(f.NotCovered, row.NotCovered)
+	if values == nil {
+		return // what else a list means depends on its length
+	}
+	f.AlsoMeans = union(f.AlsoMeans, row.AlsoMeans)
+	for i, name := range strings.Split(row.Text, "|") {
+		f.Fields = append(f.Fields, Field{name, values[i]})
+		if a.Submit == nil {
+			continue
+		}
+		if v, there := a.Submit.Form[name]; there && v != values[i] {
+			f.problem("submit has %s %q and the signed text has %q", name, v, values[i])
+		}
+	}
+}
+
+// operations are the rows of the ledger's table by name.
+var operations = sync.OnceValue(func() map[string][]metacoin.Operation {
+	byName := map[string][]metacoin.Operation{}
+	for _, op := range metacoin.Operations() {
+		if op.Dispatched {
+			byName[op.Name] = append(byName[op.Name], op)
+		}
+	}
+	return byName
+})
+
+func union(a, b []string) []string {
+	a = slices.Clone(a)
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			a = append(a, s)
+		}
+	}
+	return a
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"signdrop/appliance/answer"
+	"signdrop/spool"
+)
+
+// readReplies calls f for each line of an answer: the one of a result or a reason,
+// the many of a batch's. It reads leniently, since a newer appliance may say more;
+// verify is the strict one. f ends the reading with io.EOF.
+func readReplies(path string, f func(*answer.Answer) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	r := bufio.NewReaderSize(file, 64<<10)
+	for n := 1; ; n++ {
+		line, err := r.ReadBytes('\n')
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if len(line) == 0 {
+			return nil
+		}
+		var a answer.Answer
+		if err := json.Unmarshal(line, &a); err != nil {
+			return fmt.Errorf("%s, line %d: this is not an answer: %w", path, n, err)
+		}
+		if err := f(&a); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// readReason reads the one answer that a reason file is.
+func readReason(path string) (a *answer.Answer, err error) {
+	err = readReplies(path, func(first *answer.Answer) error {
+		a = first
+		return io.EOF
+	})
+	if err == nil && a == nil {
+		err = fmt.Errorf("%s is empty", path)
+	}
+	return a, err
+}
+
+// digestIn returns the digest of the request that an answer is for.
+func digestIn(path string) (string, error) {
+	a, err := readReason(path)
+	if err != nil {
+		return "", err
+	}
+	return a.Request, nil
+}
+
+// shownRefusals is how many refused lines of one batch are printed. The others
+// can be read in the answer.
+const shownRefusals = 10
+
+// read reads the file that has a parcel's verdict, prints what it refuses, and
+// settles the parcel.
+func (s *submit) read(p *parcel, v verdict, path string) {
+	err := readReplies(path, func(a *answer.Answer) error {
+		if a.Verdict != "refused" {
+			return nil
+		}
+		if p.refusals++; p.refusals > shownRefusals {
+			return nil
+		}
+		text := a.Code + ": " + a.Message
+		if a.Field != "" {
+			text = a.Code + ": field " + a.Field + ": " + a.Message
+		}
+		if a.Line > 0 {
+			text = fmt.Sprintf("line %d: %s", a.Line, text)
+		}
+		s.complain(p.name, text, a.Hint)
+		return nil
+	})
+	if err != nil {
+		s.complain(p.name, err.Error(), "")
+		s.settle(p, failed, path)
+		return
+	}
+	if more := p.refusals - shownRefusals; more > 0 {
+		s.complain(p.name, fmt.Sprintf("%d more lines are refused: see %s", more, path), "")
+	}
+	s.settle(p, v, path)
+}
+
+// rejectedNames is what lies in rejected/ under the parcels' names before they are
+// dropped. An old reason must not be taken for a new one; but if the appliance
+// refuses the same bytes for the same reason again, it leaves the old one as it is.
+type rejectedNames struct {
+	dir    string
+	byStem map[string][]*parcel
+	before map[string]bool      // names that were there
+	mine   map[*parcel][]string // the reasons among them
+}
+
+// A request that was refused lies beside its reason under the same stem, which is
+// its own or, from the second on, has a number: pay.2.json beside pay.2.reason.json.
+// Where the same reason serves for several, so does its stem: pay.json~2.
+var (
+	copyForm = regexp.MustCompile(`^(.+)(\.jsonl?)(~[0-9]+)?$`)
+	numbered = regexp.MustCompile(`^(.+)\.[0-9]+$`)
+)
+
+// snapshot lists the directory rejected.
+func snapshot(dir string, parcels []*parcel) (*rejectedNames, error) {
+	r := &rejectedNames{
+		dir: dir, byStem: map[string][]*parcel{}, before: map[string]bool{}, mine: map[*parcel][]string{},
+	}
+	for _, p := range parcels {
+		r.byStem[stem(p.name)] = append(r.byStem[stem(p.name)], p)
+	}
+	err := eachName(dir, func(name string) error {
+		_, isCopy, of := r.about(name)
+		for _, p := range of {
+			r.before[name] = true
+			if !isCopy {
+				r.mine[p] = append(r.mine[p], name)
+			}
+		}
+		return nil
+	})
+	return r, err
+}
+
+func stem(name string) string {
+	t, _ := typeOf(name)
+	return strings.TrimSuffix(name, t.Suffix)
+}
+
+// about says what a name in rejected/ may tell of parcels: it is a reason itself, or
+// the copy of a request and tells that a reason is meant.
+func (r *rejectedNames) about(name string) (reason string, isCopy bool, of []*parcel) {
+	base, isReason := strings.CutSuffix(name, spool.ReasonSuffix)
+	if !isReason {
+		m := copyForm.FindStringSubmatch(name)
+		if m == nil {
+			return "", false, nil
+		}
+		base = m[1]
+	}
+	of = r.byStem[base]
+	if m := numbered.FindStringSubmatch(base); m != nil {
+		of = slices.Concat(of, r.byStem[m[1]])
+	}
+	return base + spool.ReasonSuffix, !isReason, of
+}
+
+// verdict returns the reason that lay there for the very same request if it is for
+// good: what the appliance would say again.
+func (r *rejectedNames) verdict(p *parcel) string {
+	for _, name := range r.mine[p] {
+		// One that cannot be read says nothing about this request.
+		if path, a, err := r.read(p, name); err == nil && path != "" && a.Request != "" && !a.Retry {
+			return path
+		}
+	}
+	return ""
+}
+
+// read returns the path of a reason if it is one for the parcel.
+func (r *rejectedNames) read(p *parcel, name string) (string, *answer.Answer, error) {
+	path := filepath.Join(r.dir, name)
+	a, err := readReason(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	if a.Name != p.name || a.Request != "" && a.Request != p.digest {
+		return "", nil, nil
+	}
+	return path, a, nil
+}
+
+// eachName calls f for each name of a directory, however many there are.
+func eachName(dir string, f func(name string) error) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	for {
+		names, err := d.Readdirnames(1024)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := f(name); err != nil {
+				return err
+			}
+		}
+	}
+}
