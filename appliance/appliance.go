@@ -194,7 +194,7 @@ func (a *Appliance) open() error {
 	if a.keys, err = keyfs.Open(db, keyfs.Options{Recheck: a.cfg.Recheck}); err != nil {
 		return fmt.Errorf("opening the keys: %w", err)
 	}
-	if a.companies, err = openCompanies(db, a.now); err != nil {
+	if a.companies, err = openCompanies(db, a.cfg.Now); err != nil {
 		return err
 	}
 	a.spool, err = spool.Open(a.vol, root, spool.Config{

@@ -47,21 +47,27 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 			// Our own files are in disorder. Nothing is refused for that: the
 			// request waits until they are mended.
 			a.log.Error().Err(err).Str("company", it.Company).Msg("company is not served; mend its files")
-			return nil, a.putBack(it)
+			if err := a.putBack(it); !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+			return nil, nil // it stays claimed until the next start
 		}
 		asker, known, refusal, err := a.examine(c, t)
 		if err != nil {
 			return nil, err
 		}
 		if refusal != nil && !it.Due && auth.StillArriving(refusal) {
-			return nil, a.putBack(it)
+			err := a.putBack(it)
+			if !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+			// The partner has put another file there, so nothing more can come for
+			// this one.
+			it.Due = true
 		}
 		if refusal == nil && known == nil && !a.digests.hold(t) {
 			// The same bytes are being answered at this moment: after that it is
 			// known what to say.
-			if it.Claimed {
-				return nil, a.putBack(it)
-			}
 			a.spool.Return(it, true)
 			return nil, nil
 		}
@@ -73,6 +79,12 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 			switch {
 			case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist):
 				return nil, nil // taken back, or its predecessor is not put away yet
+			case !it.Claimed && errors.Is(err, fs.ErrPermission):
+				// Somebody else's directory, which its owner alone may move. That
+				// is this partner's trouble and nobody else's.
+				a.log.Warn().Err(err).Str("company", it.Company).Str("name", it.SafeName()).Msg("a file cannot be taken from the inbox")
+				a.spool.Return(it, false)
+				return nil, nil
 			case err != nil:
 				return nil, err
 			case changed:
@@ -89,6 +101,8 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 }
 
 // putBack returns an item to the inbox, to be looked at when it changes or is due.
+// The error is fs.ErrExist where the partner has put another file there: the item
+// then stays claimed.
 func (a *Appliance) putBack(it *spool.Item) error {
 	if !it.Claimed {
 		a.spool.Return(it, false)
@@ -96,10 +110,7 @@ func (a *Appliance) putBack(it *spool.Item) error {
 	}
 	err := a.spool.Unclaim(it)
 	if errors.Is(err, fs.ErrExist) {
-		// The partner has put another file there. This one stays claimed; at
-		// the next start, or when the place is free, it is its turn.
-		a.log.Warn().Str("company", it.Company).Str("name", it.Name).Msg("a claimed file cannot go back to the inbox: its name is taken")
-		return nil
+		a.log.Warn().Str("company", it.Company).Str("name", it.SafeName()).Msg("a claimed file cannot go back to the inbox: its name is taken")
 	}
 	return err
 }
@@ -232,7 +243,7 @@ func digestOf(parts [][]byte) (sum [32]byte) {
 // detail is what the journal keeps of a refusal beside its code.
 type detail struct {
 	Reference string `json:"reference,omitempty"`
-	Line      int    `json:"line,omitempty"`
+	Line      int    `json:"line,omitzero"`
 	Field     string `json:"field,omitempty"`
 	Message   string `json:"message"`
 	Hint      string `json:"hint,omitempty"`
@@ -444,7 +455,7 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	var which []*outcome
 	for _, o := range os {
 		if o.refusal == nil && o.req.Type == request.WalletCreate {
-			specs = append(specs, keyfs.Spec{ID: walletID(c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve)})
+			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve)})
 			which = append(which, o)
 		}
 	}
@@ -452,6 +463,13 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 		return nil
 	}
 	wallets, err := a.keys.Create(c.name, specs, a.vol)
+	var damaged *keyfs.Damaged
+	if errors.As(err, &damaged) {
+		for _, o := range which {
+			o.refusal = a.keyTrouble(c, err)
+		}
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("creating wallets: %w", err)
 	}
@@ -462,10 +480,11 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 }
 
 // walletID derives a wallet's id from the request that creates it: "W_" and 30
-// hexadecimal digits, 120 bits.
-func walletID(company string, file [32]byte, line int) string {
+// hexadecimal digits, 120 bits. The appliance has part in it, so that the same
+// request at two of them does not give two keys one id.
+func walletID(appliance, company string, file [32]byte, line int) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "signdrop wallet\x00%s\x00%x\x00%d", company, file, line)
+	fmt.Fprintf(h, "signdrop wallet\x00%s\x00%s\x00%x\x00%d", appliance, company, file, line)
 	return "W_" + hex.EncodeToString(h.Sum(nil))[:30]
 }
 
@@ -480,6 +499,11 @@ func (a *Appliance) bind(c *company, o *outcome) error {
 	w, err := a.keys.Bind(c.name, o.wallet.ID(), o.req.Address)
 	if errors.Is(err, keyfs.ErrBound) {
 		return o.refuseWith(walletBound()) // bound by another request since judge looked
+	}
+	var damaged *keyfs.Damaged
+	if errors.As(err, &damaged) {
+		o.refusal = a.keyTrouble(c, err)
+		return nil
 	}
 	if damaged := (*keyfs.Damaged)(nil); errors.As(err, &damaged) {
 		o.refusal = a.keyTrouble(c, err) // its files have changed since they were read

@@ -153,17 +153,25 @@ func (p *pipeline) done(size int) {
 // is the only caller of spool.Next.
 func (p *pipeline) dispatch(forever bool) {
 	a := p.a
-	items, err := a.spool.Recover()
-	if err != nil {
-		a.fail(err)
-		return
-	}
-	for _, it := range items {
-		p.send(it)
-	}
 	rescan := time.NewTicker(a.cfg.Rescan)
 	defer rescan.Stop()
 	for p.ctx.Err() == nil {
+		select {
+		case <-rescan.C: // also while there is no end of work
+			if err := a.refresh(); err != nil {
+				a.fail(err)
+				return
+			}
+		default:
+		}
+		items, err := a.spool.Recover()
+		if err != nil {
+			a.fail(err)
+			return
+		}
+		for _, it := range items {
+			p.send(it)
+		}
 		if !p.roomOnDisk() {
 			if !forever {
 				a.fail(errNoRoom)
@@ -171,8 +179,7 @@ func (p *pipeline) dispatch(forever bool) {
 			}
 			continue
 		}
-		items, err := a.spool.Next(a.cfg.Group)
-		if err != nil {
+		if items, err = a.spool.Next(a.cfg.Group); err != nil {
 			a.fail(err)
 			return
 		}

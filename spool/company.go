@@ -41,7 +41,14 @@ type company struct {
 	seen   map[string]pair
 }
 
-type pair struct{ file, sig durable.Info }
+type pair struct {
+	file, sig durable.Info
+	looked    time.Time
+}
+
+// again is how soon an item that was due and could not be dealt with is looked at
+// once more, although it has not changed.
+const again = time.Second
 
 // maxSeen bounds the memory of one company's files that do not verify.
 const maxSeen = 4096
@@ -178,7 +185,7 @@ func (c *company) read(s *Spool, name string) (it *Item, soon bool, err error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	now := s.cfg.Now()
-	if _, typed := typeOf(DefaultTypes, name); typed && c.unchanged(name, now, s.cfg.Still) {
+	if c.unchanged(name, now, s.cfg.Still) {
 		return nil, false, nil
 	}
 	it, err = c.readIn(c.inbox, name)
@@ -216,13 +223,13 @@ func still(it *Item, now time.Time, wait time.Duration) bool {
 }
 
 // remember notes that the item, as it is now, did not verify.
-func (c *company) remember(it *Item) {
+func (c *company) remember(it *Item, now time.Time) {
 	c.seenMu.Lock()
 	defer c.seenMu.Unlock()
 	if len(c.seen) >= maxSeen {
 		clear(c.seen) // they are read once more; no harm
 	}
-	c.seen[it.Name] = pair{it.info, it.sigInfo}
+	c.seen[it.Name] = pair{it.info, it.sigInfo, now}
 }
 
 // unchanged reports whether the name was looked at in vain before, has not
@@ -238,9 +245,12 @@ func (c *company) unchanged(name string, now time.Time, wait time.Duration) bool
 	if err == nil {
 		var sig durable.Info
 		sig, err = c.inbox.Stat(name + SigSuffix)
+		if errors.Is(err, fs.ErrNotExist) {
+			sig, err = durable.Info{}, nil
+		}
 		if err == nil && file == old.file && sig == old.sig {
 			it := Item{info: file, sigInfo: sig}
-			if !still(&it, now, wait) {
+			if since := now.Sub(old.looked); !still(&it, now, wait) || since >= 0 && since < again {
 				return true
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"strings"
 
 	"signdrop/appliance/reason"
@@ -11,8 +12,10 @@ import (
 )
 
 // Recover returns what lies in work/: the items that were claimed and not
-// retired when the appliance stopped or crashed. It is called once, before the
-// first Next. The states that it can find, and what becomes of them:
+// retired when the appliance stopped or crashed, once for each company. It is called
+// before Next, again after SetCompanies: a company whose directories were out of
+// order may have been opened only now. The states that it can find, and what becomes
+// of them:
 //
 //	NAME and NAME.sig       claimed                 an item
 //	NAME, sig in the inbox  crash within Claim      the signature is claimed too, an item
@@ -27,10 +30,11 @@ import (
 //	                        without its request
 func (s *Spool) Recover() ([]*Item, error) {
 	s.mu.Lock()
-	order := append([]*company(nil), s.order...)
+	opened := s.opened
+	s.opened = nil
 	s.mu.Unlock()
 	var items []*Item
-	for _, c := range order {
+	for _, c := range opened {
 		its, err := s.recover(c)
 		if err != nil {
 			return nil, fmt.Errorf("recovering what company %s had asked: %w", c.name, err)
@@ -44,8 +48,15 @@ func (s *Spool) recover(c *company) ([]*Item, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	names := map[string]bool{}
+	s.mu.Lock()
+	busy := maps.Clone(s.busy)
+	s.mu.Unlock()
 	err := durable.Walk(c.work, func(e durable.Entry) error {
-		names[e.Name] = true
+		// A company that was let go and named again can have items that are out.
+		name := strings.TrimPrefix(e.Name, alone)
+		if _, out := busy[c.name+"/"+strings.TrimSuffix(name, SigSuffix)]; !out {
+			names[e.Name] = true
+		}
 		return nil
 	})
 	if err != nil {
@@ -147,6 +158,11 @@ func (s *Spool) sendAfter(c *company, base, sig string) error {
 			return err
 		}
 	}
+	return s.putAwaySig(c, sig)
+}
+
+// putAwaySig archives a signature whose request was put away before.
+func (s *Spool) putAwaySig(c *company, sig string) error {
 	day, err := c.archiveDir(s.cfg.Now())
 	if err != nil {
 		return err

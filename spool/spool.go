@@ -90,6 +90,7 @@ type Spool struct {
 	mu        sync.Mutex
 	companies map[string]*company
 	order     []*company
+	gone      []*company      // no longer named, kept for the items that are out
 	turn      int             // whose walk Next continues
 	found     bool            // the pass under way has found something
 	ended     int             // companies whose walk has ended in this pass
@@ -97,7 +98,10 @@ type Spool struct {
 	hints     []hint
 	hinted    map[hint]bool
 	soon      map[hint]bool
-	number    uint64 // last name given out in work/.made
+	held      []*Item    // claimed, and Returned
+	ready     []*Item    // held, and to be looked at again
+	opened    []*company // not yet recovered
+	number    uint64     // last name given out in work/.made
 }
 
 type hint struct{ company, name string }
@@ -190,6 +194,7 @@ func (s *Spool) SetCompanies(names []string) error {
 		}
 		s.companies[n] = c
 		s.order = append(s.order, c)
+		s.opened = append(s.opened, c)
 	}
 	for i := 0; i < len(s.order); {
 		c := s.order[i]
@@ -199,7 +204,8 @@ func (s *Spool) SetCompanies(names []string) error {
 		}
 		s.order = append(s.order[:i], s.order[i+1:]...)
 		delete(s.companies, c.name)
-		c.stop()
+		// Items of it may be out: its handles stay open until Close.
+		s.gone = append(s.gone, c)
 	}
 	s.turn, s.ended = 0, 0
 	return errors.Join(errs...)
@@ -225,7 +231,10 @@ const portion = 256
 // or none when every inbox has been walked through and nothing was found. Files
 // that wait for their signature are passed over.
 func (s *Spool) Next(max int) ([]*Item, error) {
-	var items []*Item
+	s.mu.Lock()
+	items := s.ready
+	s.ready = nil
+	s.mu.Unlock()
 	for {
 		h, ok := s.nextHint()
 		if !ok || len(items) >= max {
@@ -370,13 +379,20 @@ func sigOf(name string) (string, bool) {
 	return "", false
 }
 
-// Return gives back an item that was not claimed, for a later look: after the
-// next Retry if soon is set, otherwise when it changes or is due.
+// Return gives back an item for a later look: after the next Retry if soon is set,
+// otherwise when it changes or is due. One that is claimed stays so, and comes
+// again after the next Retry.
 func (s *Spool) Return(it *Item, soon bool) {
+	if it.Claimed {
+		s.mu.Lock()
+		s.held = append(s.held, it)
+		s.mu.Unlock()
+		return
+	}
 	if soon {
 		s.later(hint{it.Company, it.Name})
 	} else {
-		it.co.remember(it)
+		it.co.remember(it, s.cfg.Now())
 	}
 	s.release(it)
 }
@@ -396,20 +412,21 @@ func (s *Spool) later(h hint) {
 // It reports whether there are any.
 func (s *Spool) Retry() bool {
 	s.mu.Lock()
-	soon := s.soon
-	s.soon = map[hint]bool{}
+	soon, held := s.soon, s.held
+	s.soon, s.held = map[hint]bool{}, nil
+	s.ready = append(s.ready, held...)
 	s.mu.Unlock()
 	for h := range soon {
 		s.Hint(h.company, h.name)
 	}
-	return len(soon) > 0
+	return len(soon)+len(held) > 0
 }
 
 // Unsettled reports whether Retry has something to do.
 func (s *Spool) Unsettled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.soon) > 0
+	return len(s.soon)+len(s.held)+len(s.ready) > 0
 }
 
 // release ends an item's time outside. If something came under its name
@@ -452,6 +469,12 @@ func (s *Spool) Claim(it *Item) (changed bool, err error) {
 	same := now.Same(it.info) && now.Mode.Type() == it.info.Mode.Type()
 	if !it.noSig {
 		err := c.inbox.Move(it.Name+SigSuffix, c.work, it.Name+SigSuffix)
+		if errors.Is(err, fs.ErrExist) {
+			// A signature was left there when its request was put away.
+			if err = s.putAwaySig(c, it.Name+SigSuffix); err == nil {
+				err = c.inbox.Move(it.Name+SigSuffix, c.work, it.Name+SigSuffix)
+			}
+		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			same = false
@@ -474,10 +497,15 @@ func (s *Spool) Claim(it *Item) (changed bool, err error) {
 	}
 	if fresh == nil {
 		// Somebody writes to it at this moment.
-		if err := s.unclaim(it); err != nil {
-			return true, err
+		err := s.unclaim(it)
+		if err == nil {
+			err = fs.ErrNotExist
+		} else if errors.Is(err, fs.ErrExist) {
+			it.Data, it.Sig, err = nil, nil, nil
+			it.Refusal = reason.New(reason.Unreadable, "drop a file when it is written, and another when that is answered",
+				"the file was being written to, and another came under its name")
 		}
-		return true, fs.ErrNotExist
+		return true, err
 	}
 	it.Data, it.Sig, it.Refusal = fresh.Data, fresh.Sig, fresh.Refusal
 	it.info, it.sigInfo, it.noSig = fresh.info, fresh.sigInfo, fresh.noSig
@@ -486,7 +514,8 @@ func (s *Spool) Claim(it *Item) (changed bool, err error) {
 
 // Unclaim puts a claimed item back into the inbox, to be looked at again when it
 // changes or is due. It fails with fs.ErrExist where the partner has put another
-// file under that name by now.
+// file under that name by now; the signature, which may be that one's, has then
+// gone back if it could.
 func (s *Spool) Unclaim(it *Item) error {
 	it.co.mu.RLock()
 	defer it.co.mu.RUnlock()
@@ -498,6 +527,11 @@ func (s *Spool) unclaim(it *Item) error {
 	// The request goes first: while it is back and its signature is not, a
 	// crash leaves a signature alone in work/, which Recover puts back.
 	if err := c.work.Move(it.workName(), c.inbox, it.Name); err != nil {
+		if errors.Is(err, fs.ErrExist) && !it.noSig && !it.noFile {
+			if c.work.Move(it.Name+SigSuffix, c.inbox, it.Name+SigSuffix) == nil {
+				it.noSig = true
+			}
+		}
 		return fmt.Errorf("putting back: %w", err)
 	}
 	if !it.noSig && !it.noFile {
@@ -511,7 +545,7 @@ func (s *Spool) unclaim(it *Item) error {
 		}
 	}
 	it.Claimed = false
-	c.remember(it)
+	c.remember(it, s.cfg.Now())
 	s.release(it)
 	return nil
 }
@@ -552,7 +586,12 @@ func (s *Spool) Make(it *Item, refused bool, product [][]byte) error {
 	gid, foreign := c.gid, c.foreign
 	c.mu.RUnlock()
 	if err == nil && foreign {
-		err = f.Chown(gid)
+		if cerr := f.Chown(gid); errors.Is(cerr, fs.ErrPermission) {
+			// Of no use to stop for: the operator can still hand the answer over.
+			s.cfg.Warn(it.Company, "giving the answer to the group of the outbox; add the appliance's user to that group", cerr)
+		} else {
+			err = cerr
+		}
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
@@ -669,8 +708,8 @@ func (s *Spool) place(it *Item, d durable.Dir, name string) (same bool, err erro
 // equal reports whether the file holds exactly the bytes of parts.
 func equal(d durable.Dir, name string, parts [][]byte) (bool, error) {
 	f, err := d.Open(name)
-	if errors.Is(err, durable.ErrNotRegular) {
-		return false, nil
+	if errors.Is(err, durable.ErrNotRegular) || errors.Is(err, fs.ErrPermission) {
+		return false, nil // nothing of ours
 	}
 	if err != nil {
 		return false, err
@@ -728,7 +767,15 @@ func (s *Spool) Retire(it *Item, tag string) error {
 		}
 		to, name = day, tag+"-"+it.Name
 	}
-	if err := s.putAway(c.work, it.workName(), to, name); err != nil {
+	err := s.putAway(c.work, it.workName(), to, name)
+	if errors.Is(err, fs.ErrNotExist) && !it.refused {
+		// Somebody has removed the directory of the archive.
+		c.dayCount = archivePortion
+		if to, err = c.archiveDir(s.cfg.Now()); err == nil {
+			err = s.putAway(c.work, it.workName(), to, name)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if it.noSig || it.noFile {
@@ -746,7 +793,9 @@ func (s *Spool) putAway(from durable.Dir, name string, to durable.Dir, toName st
 		err = from.Move(name, to, fmt.Sprintf("%s~%d", toName, i))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // put away before a crash
+		if _, serr := from.Stat(name); errors.Is(serr, fs.ErrNotExist) {
+			return nil // put away before a crash
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("putting away: %w", err)
@@ -758,6 +807,9 @@ func (s *Spool) putAway(from durable.Dir, name string, to durable.Dir, toName st
 func (s *Spool) Close() error {
 	if err := s.SetCompanies(nil); err != nil {
 		return err
+	}
+	for _, c := range s.gone {
+		c.stop()
 	}
 	return s.made.Close()
 }

@@ -393,9 +393,13 @@ func clip(s string) string {
 	return s[:cut] + "…"
 }
 
-// place says in which line and column a byte is, both from 1.
+// place says in which line and column a byte is, both from 1. Of a request on one
+// line, such as a batch's, the line says nothing.
 func place(data []byte, at int64) string {
 	before := data[:at]
+	if !bytes.Contains(bytes.TrimSpace(data), []byte("\n")) {
+		return fmt.Sprintf("at column %d", len(before)+1)
+	}
 	line := bytes.Count(before, []byte("\n")) + 1
 	col := len(before) - bytes.LastIndexByte(before, '\n')
 	return fmt.Sprintf("at line %d, column %d", line, col)

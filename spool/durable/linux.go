@@ -131,9 +131,36 @@ func openat2(dirfd int, name string, flags int, perm fs.FileMode) (int, error) {
 		case err == unix.EXDEV && exdev < exdevTries:
 			exdev++
 			continue
+		case err == unix.ENOSYS:
+			return openAlike(dirfd, name, how)
 		}
 		return fd, err
 	}
+}
+
+// openAlike does what openat2 does here where a sandbox or an emulator does not
+// let openat2(2) through. For a name of one component, and others do not come
+// here, O_NOFOLLOW alone keeps from leaving the directory by a link; a mount point
+// shows by its device.
+func openAlike(dirfd int, name string, how unix.OpenHow) (int, error) {
+	var fd int
+	err := retry(func() (err error) {
+		fd, err = unix.Openat(dirfd, name, int(how.Flags), uint32(how.Mode))
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	var in, st unix.Stat_t
+	err = errors.Join(unix.Fstat(dirfd, &in), unix.Fstat(fd, &st))
+	if err == nil && in.Dev != st.Dev {
+		err = unix.EXDEV
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 func retry(f func() error) error {
@@ -256,7 +283,7 @@ func (d *dir) Stat(name string) (Info, error) {
 
 func (d *dir) StatDir() (Info, error) {
 	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(d.fd, &st) }); err != nil {
+	if err := retry(func() error { return unix.Fstatat(d.fd, "", &st, unix.AT_EMPTY_PATH) }); err != nil {
 		return Info{}, wrap("stat", d.path, err)
 	}
 	return infoOf(&st), nil
@@ -429,7 +456,7 @@ func (f *file) Stat() (Info, error) {
 		return f.info, nil
 	}
 	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(f.fd, &st) }); err != nil {
+	if err := retry(func() error { return unix.Fstatat(f.fd, "", &st, unix.AT_EMPTY_PATH) }); err != nil {
 		return Info{}, wrap("stat", f.path(), err)
 	}
 	return infoOf(&st), nil

@@ -1,0 +1,4 @@
+package journal
+
+// AppendEvent is appendEvent, for a benchmark.
+var AppendEvent = appendEvent

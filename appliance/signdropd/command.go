@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"signdrop/appliance"
+	"signdrop/appliance/setup"
+	"signdrop/keyfs"
+	"signdrop/spool/durable"
+)
+
+// status is an exit status that has been explained already.
+type status int
+
+func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// The exit statuses.
+const (
+	statusError   status = 1
+	statusUsage   status = 2
+	statusRefused status = 3
+	statusWaiting status = 4
+)
+
+// options are the flags, which are the environment variables too.
+type options struct {
+	data      string
+	plain     bool
+	recheck   string
+	logFormat string
+	logLevel  string
+	watch     bool
+	cfg       appliance.Config
+}
+
+func command() *cobra.Command {
+	o := &options{}
+	root := &cobra.Command{
+		Use:   "signdropd",
+		Short: "answer the requests that lie in the inboxes of a data volume",
+		Long: `Signdropd signs the transaction files that partners drop into their inboxes on
+a data volume, with the keys that lie there, and puts the answers into their
+outboxes. "signdrop init" makes the data volume.
+
+Every flag can be given as an environment variable: --sig-wait is
+SIGNDROP_SIG_WAIT. A flag on the command line wins.
+
+Exit status: 0 all is well; 1 an error, told by the last log line; 2 wrong usage;
+once also: 3 something was refused; 4 something was left waiting in an inbox.`,
+		SilenceUsage: true, SilenceErrors: true,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage(cmd, fmt.Errorf("no such command: %q", args[0]))
+			}
+			return cmd.Help()
+		},
+	}
+	root.SetFlagErrorFunc(usage)
+	serve := &cobra.Command{
+		Use:   "serve",
+		Short: "watch the inboxes and answer until stopped",
+		Long: `Serve answers what comes until it gets SIGTERM or SIGINT; then it finishes what
+it has begun and exits with 0. It may be killed at any moment: what it had begun
+is finished at the next start.`,
+		Example: "  signdropd serve --data /data\n  SIGNDROP_DATA=/data signdropd serve --recheck repeat",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd, true) },
+	}
+	once := &cobra.Command{
+		Use:   "once",
+		Short: "answer what is there now, then exit",
+		Long: `Once answers the requests that lie in the inboxes and exits. Files that are not
+complete are left there; the exit status tells of them.`,
+		Example: "  signdropd once --data /media/stick/data --allow-plain-keys",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd, false) },
+	}
+	for _, c := range []*cobra.Command{serve, once} {
+		o.flags(c.Flags())
+		c.PreRunE = func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd.Flags()); err != nil {
+				return usage(cmd, err)
+			}
+			return nil
+		}
+	}
+	root.AddCommand(serve, once)
+	return root
+}
+
+func usage(cmd *cobra.Command, err error) error {
+	fmt.Fprintf(os.Stderr, "signdropd: %v (see %s --help)\n", err, cmd.CommandPath())
+	return statusUsage
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(cmd, fmt.Errorf("%q is not expected here", args[0]))
+	}
+	return nil
+}
+
+func (o *options) flags(f *pflag.FlagSet) {
+	c := &o.cfg
+	f.StringVar(&o.data, "data", "/data", "the data volume")
+	f.BoolVar(&o.plain, "allow-plain-keys", false, "keep keys in the clear although this machine is not under Secure Execution")
+	f.StringVar(&o.recheck, "recheck", "verify", "check each signature before it leaves: verify, repeat or off")
+	f.IntVar(&c.Workers, "workers", runtime.GOMAXPROCS(0), "requests decided on at once")
+	f.DurationVar(&c.Still, "still", time.Minute, "refuse what is wrong when it has not changed for this long")
+	f.DurationVar(&c.SigWait, "sig-wait", 15*time.Minute, "refuse a request whose signature has not come for this long")
+	f.DurationVar(&c.Rescan, "rescan", 5*time.Second, "walk through the inboxes this often, whatever the kernel tells")
+	f.BoolVar(&o.watch, "watch", true, "ask the kernel to tell what comes (inotify)")
+	f.IntVar(&c.Group, "group", 64, "put at most this many files on record at once")
+	f.Uint64Var(&c.Reserve, "reserve", 64<<20, "claim nothing when fewer bytes than this are free")
+	f.StringVar(&o.logFormat, "log-format", "auto", "json, pretty, or auto: pretty on a terminal")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// fromEnvironment sets the flags that the command line does not.
+func fromEnvironment(f *pflag.FlagSet) error {
+	var errs []error
+	f.VisitAll(func(fl *pflag.Flag) {
+		name := "SIGNDROP_" + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
+		if v, ok := os.LookupEnv(name); ok && !fl.Changed {
+			if err := f.Set(fl.Name, v); err != nil {
+				errs = append(errs, fmt.Errorf("environment variable %s: %w", name, err))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func (o *options) run(cmd *cobra.Command, serve bool) error {
+	log, err := o.logger()
+	if err != nil {
+		return usage(cmd, err)
+	}
+	if o.cfg.Recheck, err = keyfs.ParseRecheck(o.recheck); err != nil {
+		return usage(cmd, err)
+	}
+	err = o.work(cmd.Context(), log, serve)
+	if st := status(0); err == nil || errors.As(err, &st) {
+		return err
+	}
+	log.Error().Err(err).Msg("stopped by an error")
+	return statusError
+}
+
+// work runs the appliance.
+func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) error {
+	o.cfg.Log = log
+	if err := o.checkPlace(log); err != nil {
+		return err
+	}
+	vol, err := durable.OpenDisk(o.data)
+	if err != nil {
+		return err
+	}
+	defer vol.Close()
+	unlock, err := lock(o.data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	root, err := vol.Root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if o.cfg.ID, err = setup.ReadAppliance(root); err != nil {
+		return err
+	}
+	fresh, begun, err := setup.TakeNewJournal(root)
+	if err != nil {
+		return err
+	}
+	o.cfg.AllowNew = fresh
+	if o.watch {
+		o.cfg.Watch = o.data
+	}
+	a, err := appliance.Open(vol, o.cfg)
+	if err != nil {
+		return err
+	}
+	if fresh {
+		if err := begun(); err != nil {
+			return errors.Join(err, a.Close())
+		}
+	}
+	log.Info().Str("data", o.data).Str("appliance", o.cfg.ID).Str("recheck", o.recheck).Msg("ready")
+	work := a.Once
+	if serve {
+		work = a.Serve
+	}
+	err = work(ctx)
+	counts := a.Counts()
+	waiting, ignored, lerr := a.Left()
+	if cerr := errors.Join(lerr, a.Close()); err == nil {
+		err = cerr
+	}
+	log.Info().Uint64("answered", counts.Answered).Uint64("refused", counts.Refused).Uint64("signatures", counts.Signed).
+		Uint64("syncs", counts.Syncs).Int("waiting", waiting).Int("unfinished", ignored).Msg("stopped")
+	switch {
+	case err != nil || serve:
+		return err
+	case counts.Stuck > 0:
+		return errors.New("some answers could not be published: see the log; they are kept for the next time")
+	case counts.Refused > 0:
+		return statusRefused
+	case waiting > 0:
+		return statusWaiting
+	}
+	return nil
+}
+
+// checkPlace sees to it that keys lie in the clear only where nobody can read the
+// disk, or where somebody has said that it shall be so.
+func (o *options) checkPlace(log zerolog.Logger) error {
+	protected := keyfs.ProtectedGuest()
+	o.cfg.Detail = fmt.Sprintf("secure execution: %t; plain keys allowed by flag: %t", protected, o.plain)
+	if protected {
+		return nil
+	}
+	if !o.plain {
+		return errors.New("this machine is not under IBM Secure Execution, so whoever can read its disk can read the keys: " +
+			"run it there, or accept that with --allow-plain-keys")
+	}
+	log.Warn().Msg("keys lie in the clear and this machine is not under Secure Execution: whoever can read the disk has the keys")
+	return nil
+}
+
+// lock makes sure that no other daemon works on the same volume. The lock ends
+// with the process, however that ends.
+func lock(data string) (unlock func(), err error) {
+	name := filepath.Join(data, "db", "appliance", "lock")
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the data volume: %w (run signdrop init first)", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("locking %s: another signdropd works on this volume: stop it first (%w)", name, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+func (o *options) logger() (zerolog.Logger, error) {
+	level, err := zerolog.ParseLevel(o.logLevel)
+	if err != nil {
+		return zerolog.Logger{}, fmt.Errorf("log level %q: use debug, info, warn or error", o.logLevel)
+	}
+	zerolog.TimeFieldFormat = time.RFC3339Nano
+	var out io.Writer = os.Stderr
+	switch o.logFormat {
+	case "json":
+	case "pretty":
+		out = pretty()
+	case "auto":
+		if term.IsTerminal(int(os.Stderr.Fd())) {
+			out = pretty()
+		}
+	default:
+		return zerolog.Logger{}, fmt.Errorf("log format %q: use json, pretty or auto", o.logFormat)
+	}
+	return zerolog.New(out).Level(level).With().Timestamp().Logger(), nil
+}
+
+func pretty() io.Writer {
+	return zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly}
+}

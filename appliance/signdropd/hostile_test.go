@@ -1,0 +1,318 @@
+package main_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"signdrop/appliance/checker"
+	"signdrop/appliance/reason"
+	"signdrop/appliance/testbed"
+)
+
+// The tests of this file have a partner that does the right things at the wrong
+// time, or the wrong things at the right time.
+
+// TestManyNames: the same bytes under 50 names at once are decided on once.
+func TestManyNames(t *testing.T) {
+	v := newVolume(t)
+	r := v.serve()
+	w := v.wallet("P-384")
+	for _, data := range [][]byte{testbed.Transfer(w, "many"), walletCreate("P-256", "many"), []byte(`{"type":"nonsense"}`)} {
+		sig := v.acme.Sign(data)
+		tag := fmt.Sprintf("%x", sha256.Sum256(data))[:8]
+		var drops []drop
+		for i := range 50 {
+			drops = append(drops, drop{fmt.Sprintf("%s-%d.json", tag, i), data, sig})
+		}
+		v.move(drops...)
+		v.finished()
+		answers := map[string]int{}
+		for _, d := range drops {
+			if got, err := os.ReadFile(v.outbox(answerName(d.name))); err == nil {
+				answers[string(got)]++
+			} else {
+				a := v.reason(d.name)
+				a.Name = ""
+				answers[fmt.Sprint(*a)]++
+			}
+		}
+		if len(answers) != 1 {
+			t.Errorf("%s has %d different answers: %v", data, len(answers), answers)
+		}
+		if n := v.entries(data); n != 1 {
+			t.Errorf("%s is on record %d times", data, n)
+		}
+	}
+	if n := len(v.list(v.path("db", "companies", "acme", "wallets"))); n != 2 {
+		t.Errorf("there are %d wallets, want 2", n)
+	}
+	r.stop()
+	v.check(true)
+}
+
+// TestOneNonce: of two texts for one nonce that come at once exactly one is signed.
+func TestOneNonce(t *testing.T) {
+	v := newVolume(t)
+	r := v.serve("--workers=4")
+	w := v.wallet("P-256")
+	const n = 40
+	var drops []drop
+	for i := range n {
+		for _, amount := range []string{"1", "2"} {
+			name := fmt.Sprintf("n%d-%s.json", i, amount)
+			data := transfer(w, name, fmt.Sprint(i), amount)
+			drops = append(drops, drop{name, data, v.acme.Sign(data)})
+		}
+	}
+	v.move(drops...)
+	v.finished()
+	r.stop()
+	for i := range n {
+		signed := 0
+		for _, amount := range []string{"1", "2"} {
+			name := fmt.Sprintf("n%d-%s.json", i, amount)
+			if _, err := os.Stat(v.outbox(answerName(name))); err == nil {
+				signed++
+				continue
+			}
+			if a := v.reason(name); a.Code != string(reason.NonceUsed) && a.Code != string(reason.NonceBusy) {
+				t.Errorf("%s is refused with %s", name, a.Code)
+			}
+		}
+		if signed != 1 {
+			t.Errorf("nonce %d: %d texts were signed", i, signed)
+		}
+	}
+	v.check(true)
+}
+
+// TestReplaced: a partner moves one request after another over the same name while
+// the first is being claimed. Whatever was claimed has one verdict, and the last,
+// over which nothing was moved, has one of its own.
+func TestReplaced(t *testing.T) {
+	v := newVolume(t)
+	r := v.serve()
+	w := v.wallet("P-256")
+	v.finished()
+	names, versions := 12, 40
+	if testing.Short() {
+		names = 4
+	}
+	data := func(name string, i int) []byte { return testbed.Transfer(w, fmt.Sprintf("%s %d", name, i)) }
+	put := func(name string, data []byte) {
+		v.ok(os.WriteFile(v.path("."+name), data, 0o600))
+		v.ok(os.Rename(v.path("."+name), v.inbox(name)))
+	}
+	signed := map[string]bool{} // texts' digests by which a signature is known
+	for n := range names {
+		name := fmt.Sprintf("x%d.json", n)
+		for i := range versions {
+			d := data(name, i)
+			signed[fmt.Sprintf("%x", sha256.Sum256(d))] = true
+			put(name+".sig", v.acme.Sign(d))
+			put(name, d)
+		}
+	}
+	v.finished()
+	r.stop()
+	verdicts := map[string]string{} // by request
+	for _, name := range v.list(v.outbox()) {
+		content, err := os.ReadFile(v.outbox(name))
+		v.ok(err)
+		if a := v.parse(content); a.Operation == "transfer" {
+			verdicts[a.Request] = "answered"
+			if !signed[a.Request] {
+				t.Errorf("%s answers a request that was never dropped", name)
+			}
+		}
+	}
+	for _, name := range v.list(v.rejected()) {
+		if strings.HasSuffix(name, ".reason.json") {
+			content, err := os.ReadFile(v.rejected(name))
+			v.ok(err)
+			a := v.parse(content)
+			switch reason.Code(a.Code) {
+			case reason.NameTaken, reason.SignatureInvalid, reason.SignatureAlone, reason.SignatureMissing:
+			default:
+				t.Errorf("%s gives %s", name, a.Code)
+			}
+			if verdicts[a.Request] == "answered" {
+				t.Errorf("%s refuses with %s what is answered", name, a.Code)
+			}
+			verdicts[a.Request] = a.Code
+		}
+	}
+	for n := range names {
+		name := fmt.Sprintf("x%d.json", n)
+		last := data(name, versions-1)
+		sum := sha256.Sum256(last)
+		switch got := verdicts[hex.EncodeToString(sum[:])]; got {
+		case "answered", string(reason.NameTaken):
+		default:
+			t.Errorf("the last of %s is %q, want answered or name-taken", name, got)
+		}
+		v.drops = append(v.drops, checker.Drop{Company: "acme", Name: name, Data: last})
+	}
+	v.check(true)
+}
+
+// TestAppended: a partner goes on writing, through a handle from before, to a
+// request that was claimed. What was signed is what was there when it was whole.
+func TestAppended(t *testing.T) {
+	v := newVolume(t)
+	r := v.serve()
+	w := v.wallet("P-256")
+	v.finished()
+	n := 60
+	if testing.Short() {
+		n = 15
+	}
+	var files []*os.File
+	requests := map[string]string{} // name by digest
+	for i := range n {
+		name := fmt.Sprintf("x%d.json", i)
+		data := testbed.Transfer(w, name)
+		requests[fmt.Sprintf("%x", sha256.Sum256(data))] = name
+		v.ok(os.WriteFile(v.inbox(name+".sig"), v.acme.Sign(data), 0o600))
+		f, err := os.Create(v.inbox(name))
+		v.ok(err)
+		defer f.Close()
+		_, err = f.Write(data)
+		v.ok(err)
+		files = append(files, f)
+		// To all that came before, at whatever stage they are.
+		for _, f := range files[max(0, len(files)-8):] {
+			_, err := f.WriteString(`{"type":"sign","wallet":"evil"}` + "\n")
+			v.ok(err)
+		}
+	}
+	v.finished()
+	r.stop()
+	answered := 0
+	for _, name := range v.list(v.outbox()) {
+		content, err := os.ReadFile(v.outbox(name))
+		v.ok(err)
+		if bytes.Contains(content, []byte("evil")) {
+			t.Errorf("%s: %s", name, content)
+		}
+		a := v.parse(content)
+		if a.Operation != "transfer" {
+			continue
+		}
+		answered++
+		if want := requests[a.Request]; name != answerName(want) {
+			t.Errorf("%s answers %q", name, want)
+		}
+		v.ok(verifyAnswer(a))
+	}
+	for _, name := range v.list(v.rejected()) {
+		if strings.HasSuffix(name, ".reason.json") {
+			answered++
+			if a := v.reason(strings.TrimSuffix(name, ".reason.json") + ".json"); a.Code != string(reason.SignatureInvalid) {
+				t.Errorf("%s: refused with %s", name, a.Code)
+			}
+		}
+	}
+	if answered != n {
+		t.Errorf("%d answers and reasons for %d requests", answered, n)
+	}
+	v.check(true)
+}
+
+// TestOutboxGone: the outbox, which is the partner's, is not where it was. Nothing
+// is lost, nobody else has to wait, and when it is back the answers are there.
+func TestOutboxGone(t *testing.T) {
+	cases := []struct {
+		name       string
+		away, back func(v *volume)
+	}{
+		{"renamed and renamed back",
+			func(v *volume) { v.ok(os.Rename(v.outbox(), v.outbox()+".away")) },
+			func(v *volume) { v.ok(os.Rename(v.outbox()+".away", v.outbox())) }},
+		{"deleted and made anew",
+			func(v *volume) { tool(v.t, "rm", "-rf", v.outbox()) },
+			func(v *volume) { v.ok(os.Mkdir(v.outbox(), 0o700)) }},
+		{"a file in its place",
+			func(v *volume) {
+				v.ok(os.Rename(v.outbox(), v.outbox()+".away"))
+				v.ok(os.WriteFile(v.outbox(), nil, 0o600))
+			},
+			func(v *volume) { v.ok(os.Remove(v.outbox())); v.ok(os.Rename(v.outbox()+".away", v.outbox())) }},
+	}
+	for _, c := range cases {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restart %t", c.name, restart), func(t *testing.T) {
+				v := newVolume(t)
+				r := v.serve()
+				w := v.wallet("P-256")
+				v.finished()
+				names := []string{}
+				send := func(n int) {
+					var drops []drop
+					for range n {
+						name := fmt.Sprintf("p%d.json", len(names))
+						names = append(names, name)
+						data := testbed.Transfer(w, name)
+						drops = append(drops, drop{name, data, v.acme.Sign(data)})
+					}
+					v.move(drops...)
+				}
+				c.away(v)
+				send(20)
+				// Until it has seen some of them, wherever it can put the answers.
+				v.until("requests are decided on", func() bool {
+					return strings.Count(r.text(), `"message":"file done"`) > 10 || strings.Contains(r.text(), "reading the inbox")
+				})
+				if restart {
+					r.stop()
+					r = v.serve()
+				}
+				if r.ended() {
+					t.Fatal("signdropd has ended")
+				}
+				c.back(v)
+				send(5)
+				for _, name := range names {
+					v.await(v.outbox(answerName(name)))
+				}
+				v.finished()
+				r.stop()
+				for _, name := range names {
+					a := v.parse(v.await(v.outbox(answerName(name))))
+					v.ok(verifyAnswer(a))
+				}
+				v.none(v.rejected())
+			})
+		}
+	}
+}
+
+// TestClaimedAgain: a job dropped the same request under two names, the machine
+// stopped when both were claimed, and the job was run again. Each has its answer.
+func TestClaimedAgain(t *testing.T) {
+	v := newVolume(t)
+	r := v.serve()
+	w := v.wallet("P-256")
+	v.finished()
+	r.stop()
+	data := testbed.Transfer(w, "again")
+	sig := v.acme.Sign(data)
+	for _, name := range []string{"one.json", "two.json", "three.json"} {
+		v.ok(os.WriteFile(v.path("work", "acme", name), data, 0o600))
+		v.ok(os.WriteFile(v.path("work", "acme", name+".sig"), sig, 0o600))
+		v.move(drop{name, data, sig})
+	}
+	r = v.serve()
+	v.finished()
+	r.stop()
+	v.none(v.rejected())
+	if n := v.entries(data); n != 1 {
+		t.Errorf("it is on record %d times", n)
+	}
+	v.check(true)
+}

@@ -1,0 +1,262 @@
+package main_test
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"signdrop/appliance/reason"
+	"signdrop/appliance/testbed"
+)
+
+// TestKeyFile: a wallet whose key file others may read is not used. The partner
+// learns nothing of our disk, the operator all, and everybody else is served.
+func TestKeyFile(t *testing.T) {
+	v := newVolume(t)
+	r := v.serve()
+	open, good := v.wallet("P-384"), v.wallet("P-256")
+	r.stop()
+	key := v.path("db", "companies", "acme", "wallets", open, "key.pem")
+	v.ok(os.Chmod(key, 0o440))
+
+	r = v.serve()
+	refused := func(name string, data []byte) {
+		t.Helper()
+		v.want(name, data, reason.KeyUnusable)
+		reason := v.await(v.rejected(stem(name) + ".reason.json"))
+		for _, secret := range []string{v.dir, "key.pem", "0440", "companies"} {
+			if bytes.Contains(reason, []byte(secret)) {
+				t.Errorf("the partner is told of %q: %s", secret, reason)
+			}
+		}
+	}
+	refused("single.json", testbed.Transfer(open, "single"))
+	refused("bind.json", fmt.Appendf(nil, `{"type":"wallet.bind","wallet":%q,"address":%q}`, open, testbed.Address("from")))
+	v.ask("good.json", testbed.Transfer(good, "good"))
+	v.drop("mixed.jsonl", append(testbed.Transfer(open, "m1"), testbed.Transfer(good, "m2")...))
+	mixed := v.lines(v.await(v.outbox("mixed.result.jsonl")))
+	if len(mixed) != 2 || mixed[0].Code != string(reason.KeyUnusable) || mixed[1].Verdict != "signed" {
+		t.Errorf("the batch is answered with %+v", mixed)
+	}
+	for _, what := range []string{"companies/acme/wallets/" + open + "/key.pem is open to others (mode 0440)", "chmod 0400"} {
+		if !strings.Contains(r.text(), what) {
+			t.Errorf("the log does not say %q", what)
+		}
+	}
+
+	// Mended, it is used; what was refused may come again.
+	v.ok(os.Chmod(key, 0o400))
+	v.ask("single-again.json", testbed.Transfer(open, "single"))
+	r.stop()
+}
+
+// TestKeyFileLater: the same, when it happens to a wallet that is in use.
+func TestKeyFileLater(t *testing.T) {
+	v := newVolume(t)
+	r := v.serve()
+	open, good := v.wallet("P-384"), v.wallet("P-256")
+	v.ask("before.json", testbed.Transfer(open, "before"))
+	v.ok(os.Chmod(v.path("db", "companies", "acme", "wallets", open, "key.pem"), 0o440))
+	// Binding reads the wallet's files again.
+	v.want("bind.json", fmt.Appendf(nil, `{"type":"wallet.bind","wallet":%q,"address":%q}`, open, testbed.Address("from")), reason.KeyUnusable)
+	v.ask("good.json", testbed.Transfer(good, "good"))
+	if !strings.Contains(r.text(), "key.pem is open to others (mode 0440)") {
+		t.Error("the log does not name the file")
+	}
+	r.stop()
+	v.check(true)
+}
+
+// TestNoSecrets: whatever happens, no private key shows anywhere but in its file.
+func TestNoSecrets(t *testing.T) {
+	v := newVolume(t)
+	r := v.serve()
+	var wallets []string
+	for _, curve := range []string{"P-256", "P-384", "P-521", "secp256k1"} {
+		w := v.wallet(curve)
+		wallets = append(wallets, w)
+		v.ask("data-"+curve+".json", testbed.DataRequest(w, curve))
+		v.drop("batch-"+curve+".jsonl", append(testbed.DataRequest(w, "b1"+curve), walletCreate(curve, "b2")...))
+		v.await(v.outbox("batch-" + curve + ".result.jsonl"))
+		v.refused("refused-"+curve+".json", testbed.Transfer(w+"0", "x"))
+	}
+	r.stop()
+	logs := []*run{r}
+	secrets := map[string]string{} // text by what it is
+	wallets = v.list(v.path("db", "companies", "acme", "wallets"))
+	for _, w := range wallets {
+		for what, text := range secretsOf(t, v.path("db", "companies", "acme", "wallets", w, "key.pem")) {
+			secrets[w+": "+what] = text
+		}
+	}
+	if len(wallets) != 8 || len(secrets) != 8*5 {
+		t.Fatalf("%d wallets and %d secrets, want 8 and 40", len(wallets), len(secrets))
+	}
+	// Damage of all kinds, of which the log speaks.
+	for i, w := range wallets {
+		key := v.path("db", "companies", "acme", "wallets", w, "key.pem")
+		text, err := os.ReadFile(key)
+		v.ok(err)
+		v.ok(os.Chmod(key, 0o600))
+		switch i % 4 {
+		case 0: // a letter of the base64
+			text[60] ^= 1
+		case 1: // cut
+			text = text[:len(text)-30]
+		case 2: // another wallet's
+			text, err = os.ReadFile(v.path("db", "companies", "acme", "wallets", wallets[(i+1)%8], "key.pem"))
+			v.ok(err)
+		case 3:
+			text = append(text, text...)
+		}
+		v.ok(os.WriteFile(key, text, 0o600))
+		v.ok(os.Chmod(key, 0o400))
+	}
+	r = v.serve()
+	logs = append(logs, r)
+	for _, w := range wallets {
+		v.want("damaged-"+w+".json", testbed.DataRequest(w, "damaged"), reason.KeyUnusable)
+	}
+	r.stop()
+
+	look := func(where string, data []byte) {
+		for what, text := range secrets {
+			if bytes.Contains(data, []byte(text)) {
+				t.Errorf("%s holds the private key of %s", where, what)
+			}
+		}
+		if bytes.Contains(data, []byte("PRIVATE")) {
+			t.Errorf("%s holds something PRIVATE", where)
+		}
+	}
+	for _, l := range logs {
+		l.logLines()
+		look("the log", []byte(l.text()))
+	}
+	files := 0
+	v.ok(filepath.WalkDir(v.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || d.Name() == "key.pem" {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		files++
+		look(path, data)
+		return err
+	}))
+	if files < 50 {
+		t.Errorf("only %d files were looked at", files)
+	}
+}
+
+// secretsOf returns what would give a key away: the lines of its PEM, and the
+// private number itself in the ways in which numbers are written.
+func secretsOf(t testing.TB, path string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatalf("%s is not PEM", path)
+	}
+	var number []byte
+	if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+		number, err = key.(interface{ Bytes() ([]byte, error) }).Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		// secp256k1, which x509 does not read: an OCTET STRING of 32 bytes behind
+		// the version of the inner ECPrivateKey (RFC 5915).
+		i := bytes.Index(block.Bytes, []byte{2, 1, 1, 4, 32})
+		if i < 0 {
+			t.Fatalf("no private number in %s", path)
+		}
+		number = block.Bytes[i+5 : i+5+32]
+	}
+	body := base64.StdEncoding.EncodeToString(block.Bytes)
+	return map[string]string{
+		"PEM":               body[32:64], // before it comes what all keys have alike
+		"number":            string(number),
+		"number, hex":       hex.EncodeToString(number),
+		"number, HEX":       strings.ToUpper(hex.EncodeToString(number)),
+		"number, in base64": base64.StdEncoding.EncodeToString(number[:30]),
+	}
+}
+
+// TestTerm: SIGTERM in the middle of a flood. What was begun is finished, the rest
+// has not been touched, and the next start does it.
+func TestTerm(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			v := newVolume(t)
+			r := v.serve()
+			w := v.wallet("P-384")
+			var drops []drop
+			for i := range 600 {
+				name := fmt.Sprintf("p%d.json", i)
+				data := testbed.Transfer(w, name)
+				if i%50 == 49 {
+					data = fmt.Appendf(nil, `{"type":"nonsense","reference":%q}`, name)
+				}
+				drops = append(drops, drop{name, data, v.acme.Sign(data)})
+			}
+			v.move(drops...)
+			v.until("a few answers are there", func() bool { return len(v.list(v.outbox())) > 10 })
+			r.signal(sig)
+			if status := r.wait(); status != 0 {
+				t.Fatalf("exit status %d", status)
+			}
+			v.none(v.path("work", "acme"))
+			v.none(v.path("work", ".made"))
+			report := v.check(false)
+			if report.Waiting == 0 {
+				t.Error("all was done before the signal came; use more requests")
+			}
+			if !strings.Contains(r.text(), `"message":"stopped"`) {
+				t.Error("the log does not say that it has stopped")
+			}
+			if status := v.once(); status != 3 {
+				t.Errorf("exit status %d of the next run, want 3 for the refusals", status)
+			}
+			v.check(true)
+		})
+	}
+}
+
+// TestFullDisk: without room for the answers nothing is claimed. Serve waits for
+// room, once says so and exits.
+func TestFullDisk(t *testing.T) {
+	v := newVolume(t)
+	r := v.serve()
+	w := v.wallet("P-256")
+	v.finished()
+	r.stop()
+	const all = "--reserve=1000000000000000000"
+	r = v.serve(all)
+	v.drop("waits.json", testbed.Transfer(w, "waits"))
+	r.logged("data volume is nearly full")
+	r.stop()
+	v.none(v.path("work", "acme"))
+	if status := v.once(all); status != 1 {
+		t.Errorf("exit status %d of once on a full disk, want 1", status)
+	}
+	v.none(v.path("work", "acme"))
+	if report := v.check(false); report.Waiting != 1 {
+		t.Errorf("%d requests wait, want 1", report.Waiting)
+	}
+	if status := v.once(); status != 0 {
+		t.Errorf("exit status %d of once with room", status)
+	}
+	v.check(true)
+}
