@@ -1,0 +1,257 @@
+package keyfs
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"signdrop/spool/durable"
+)
+
+// Wallet is a key that was loaded and checked. It never changes: Bind returns
+// another Wallet. It is safe for concurrent use.
+type Wallet struct {
+	store  *Store
+	id     walletID
+	rec    record
+	key    key
+	public public // made anew from the public key, for the check of signatures
+}
+
+// ID returns the wallet's id, which is unique in its company.
+func (w *Wallet) ID() string { return w.id.id }
+
+// Curve returns the curve of the wallet's key.
+func (w *Wallet) Curve() Curve { return w.rec.Curve }
+
+// Address returns the ledger's address that the wallet is bound to, or "".
+func (w *Wallet) Address() string { return w.rec.Address }
+
+// Active reports whether the wallet may sign.
+func (w *Wallet) Active() bool { return w.rec.Status == statusActive }
+
+// PublicPEM returns the public key as SubjectPublicKeyInfo in PEM.
+func (w *Wallet) PublicPEM() string { return w.rec.PublicKey }
+
+func (w *Wallet) addressID() walletID { return walletID{w.id.company, w.rec.Address} }
+
+// record is the content of wallet.json.
+type record struct {
+	ID        string `json:"id"`
+	Curve     Curve  `json:"curve"`
+	PublicKey string `json:"public_key"` // PEM; only what equals the key's own is accepted
+	Status    string `json:"status"`
+	Address   string `json:"address,omitempty"`
+}
+
+const (
+	statusActive   = "active"
+	statusDisabled = "disabled"
+)
+
+func (r record) encode() []byte {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		panic("internal error: encoding wallet.json: " + err.Error())
+	}
+	return append(b, '\n')
+}
+
+// parseRecord reads what encode wrote, byte for byte. The error completes a
+// sentence that begins with the file's name.
+func parseRecord(text []byte) (record, error) {
+	var r record
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return record{}, fmt.Errorf("is not the JSON of a wallet (%s)", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	switch {
+	case !ValidID(r.ID):
+		return record{}, errors.New("has an id that is not one")
+	case !r.Curve.Known():
+		return record{}, errors.New("has a curve that is not known")
+	case r.Status != statusActive && r.Status != statusDisabled:
+		return record{}, errors.New("has a status that is neither active nor disabled")
+	case r.Address != "" && !ValidAddress(r.Address):
+		return record{}, errors.New("has an address that is not one")
+	}
+	// A field twice, in another case or order, null, bytes after the end.
+	if !bytes.Equal(r.encode(), text) {
+		return record{}, errors.New("is not in the form in which it was written")
+	}
+	return r, nil
+}
+
+// Lookup returns the wallet with this id. Its files are read if it is not in
+// memory. Errors: ErrInvalid, ErrUnknown, *Damaged; any other is the disk's.
+func (s *Store) Lookup(company, id string) (*Wallet, error) {
+	name := walletID{company, id}
+	if w, ok := s.cache.get(name); ok {
+		return w, nil
+	}
+	if err := checkID(company, id); err != nil {
+		return nil, err
+	}
+	read := s.cache.now()
+	w, err := s.load(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.cache.add(w, read), nil
+}
+
+// ByAddress returns the wallet that is bound to this address. Errors as Lookup.
+func (s *Store) ByAddress(company, address string) (*Wallet, error) {
+	if w, ok := s.cache.byAddress(walletID{company, address}); ok {
+		return w, nil
+	}
+	if err := checkAddress(company, address); err != nil {
+		return nil, err
+	}
+	dir, err := durable.SubPath(s.db, "companies", company, "addresses")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("address %s/%s: %w", company, address, ErrUnknown)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the addresses of company %s: %w", company, err)
+	}
+	defer dir.Close()
+	id, err := s.readClaim(dir, company, address)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("address %s/%s: %w", company, address, ErrUnknown)
+	}
+	if err != nil {
+		return nil, err
+	}
+	w, err := s.Lookup(company, id)
+	if errors.Is(err, ErrUnknown) {
+		return nil, &Damaged{addressPath(company, address), "names a wallet that does not exist",
+			"restore the folder of that wallet from the backup"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if w.Address() != address {
+		return nil, fmt.Errorf("address %s/%s, whose binding was begun and not finished: %w", company, address, ErrUnknown)
+	}
+	s.cache.bind(w)
+	return w, nil
+}
+
+func checkID(company, id string) error {
+	if !ValidCompany(company) {
+		return fmt.Errorf("company %q: %w", company, ErrInvalid)
+	}
+	if !ValidID(id) {
+		return fmt.Errorf("wallet id %q: %w", id, ErrInvalid)
+	}
+	return nil
+}
+
+func checkAddress(company, address string) error {
+	if !ValidCompany(company) {
+		return fmt.Errorf("company %q: %w", company, ErrInvalid)
+	}
+	if !ValidAddress(address) {
+		return fmt.Errorf("address %q: %w", address, ErrInvalid)
+	}
+	return nil
+}
+
+// What to do about damage.
+const (
+	restoreKey    = "restore it from the backup; a key cannot be made again"
+	restoreWallet = "restore it from the backup"
+	restoreBoth   = "restore wallet.json and key.pem together from the backup"
+)
+
+// load reads and checks a wallet's two files.
+func (s *Store) load(name walletID) (*Wallet, error) {
+	at := walletPath(name.company, name.id)
+	dir, err := durable.SubPath(s.db, "companies", name.company, "wallets", name.id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("wallet %s: %w", name, ErrUnknown)
+	case errors.Is(err, durable.ErrNotRegular):
+		return nil, &Damaged{at, "or a folder above it is not a plain folder", "restore the folder from the backup"}
+	case err != nil:
+		return nil, fmt.Errorf("opening wallet %s: %w", name, err)
+	}
+	defer dir.Close()
+	wallet, err := s.read(dir, walletFile, at+"/"+walletFile, 0o022, restoreWallet)
+	if err != nil {
+		return nil, err
+	}
+	key, err := s.read(dir, keyFile, at+"/"+keyFile, 0o077, restoreKey)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	return s.parse(name, wallet, key)
+}
+
+// read reads a file of db, which at names in messages. It must be a regular
+// file of ours or root's, with none of the mode bits in deny.
+func (s *Store) read(dir durable.Dir, file, at string, deny fs.FileMode, restore string) ([]byte, error) {
+	f, err := dir.Open(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &Damaged{at, "is missing", restore}
+	case errors.Is(err, durable.ErrNotRegular):
+		return nil, &Damaged{at, "is not a regular file", restore}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &Damaged{at, "may not be read by this program",
+			fmt.Sprintf("chown it to uid %d and chmod 0400", s.euid)}
+	case err != nil:
+		return nil, fmt.Errorf("opening %s: %w", at, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("looking at %s: %w", at, err)
+	}
+	if d := s.checkAccess(at, info, deny, "0400"); d != nil {
+		return nil, d
+	}
+	if info.Size > maxFile {
+		return nil, &Damaged{at, "is larger than it can be", restore}
+	}
+	b, err := durable.ReadAll(f, info.Size)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", at, err)
+	}
+	return b, nil
+}
+
+// parse makes a wallet of the bytes of its two files, and refuses them unless
+// they belong together and to this name.
+func (s *Store) parse(name walletID, wallet, keyText []byte) (*Wallet, error) {
+	at := walletPath(name.company, name.id, walletFile)
+	keyAt := walletPath(name.company, name.id, keyFile)
+	rec, err := parseRecord(wallet)
+	if err != nil {
+		return nil, &Damaged{at, err.Error(), restoreWallet}
+	}
+	if rec.ID != name.id {
+		return nil, &Damaged{at, "belongs to the wallet " + rec.ID, restoreWallet}
+	}
+	k, err := parseKey(keyText)
+	if err != nil {
+		return nil, &Damaged{keyAt, err.Error(), restoreKey}
+	}
+	if k.curve() != rec.Curve {
+		return nil, &Damaged{keyAt, fmt.Sprintf("is a key on %s, and wallet.json says %s", k.curve(), rec.Curve), restoreBoth}
+	}
+	if encodePublic(k) != rec.PublicKey {
+		return nil, &Damaged{keyAt, "is not the key whose public key wallet.json holds", restoreBoth}
+	}
+	public, err := newPublic(k.curve(), k.point())
+	if err != nil {
+		return nil, fmt.Errorf("wallet %s: %w: %w", name, ErrFault, err)
+	}
+	return &Wallet{s, name, rec, k, public}, nil
+}
