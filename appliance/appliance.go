@@ -95,7 +95,8 @@ type Appliance struct {
 	published []*task // visible, not known to be durable
 	stuck     []*task // recorded and not to be published for now
 
-	counts Counts // owned by the committer
+	counts   Counts // owned by the committer
+	unserved bool   // owned by the dispatcher
 
 	mu  sync.Mutex
 	err error // why the appliance must stop
@@ -110,6 +111,8 @@ type Counts struct {
 	Syncs    uint64 // calls of syncfs
 	Groups   uint64
 	Stuck    int // answered files that could not be published
+
+	Unserved bool // a company's directories could not be opened when last looked at
 }
 
 // reserve is the default of Config.Reserve.
@@ -221,7 +224,9 @@ func (a *Appliance) refresh() error {
 			a.log.Warn().Err(err).Dur("rescan", a.cfg.Rescan).Msg("inbox is not watched, only walked through")
 		}
 	}
-	if err := a.spool.SetCompanies(names); err != nil {
+	err = a.spool.SetCompanies(names)
+	a.unserved = err != nil
+	if err != nil {
 		// The others are served nevertheless.
 		a.log.Error().Err(err).Msg("company cannot be served; mend its directories (signdrop init --company)")
 	}

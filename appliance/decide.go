@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -155,6 +156,11 @@ func (a *Appliance) examine(c *company, t *task) (asker *auth.Asker, known *jour
 
 // answer fills in what the task publishes and records.
 func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journal.Event, refusal *reason.Refusal) error {
+	if known == nil && t.it.Recovered {
+		if told, err := a.told(t); told || err != nil {
+			return err
+		}
+	}
 	if refusal != nil {
 		t.refuse(asker, "", refusal)
 		return nil
@@ -191,6 +197,24 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 		t.approvals = append(t.approvals, o.approval)
 	}
 	return nil
+}
+
+// told reports that the partner was told already, before a crash, why the request is
+// refused. That stands, although the cause may be gone by now: it is on record, and a
+// request has one verdict.
+func (a *Appliance) told(t *task) (bool, error) {
+	request := ""
+	if t.it.Data != nil {
+		request = hex.EncodeToString(t.digest[:])
+	}
+	told, err := a.spool.Reason(t.it, func(data []byte) bool {
+		r, err := answer.Parse(data)
+		return err == nil && r.Type == answer.TypeRefusal && r.Name == t.it.SafeName() && r.Request == request
+	})
+	if told != nil {
+		t.refused, t.product = true, [][]byte{told}
+	}
+	return told != nil, err
 }
 
 func nameTaken() *reason.Refusal {
@@ -338,10 +362,11 @@ func checkCurve(curve string) error {
 }
 
 func (a *Appliance) findWallet(c *company, name string) (*keyfs.Wallet, error) {
-	w, err := a.keys.Lookup(c.name, name)
-	if noSuch(err) {
-		w, err = a.keys.ByAddress(c.name, name)
+	find := a.keys.ByAddress
+	if strings.HasPrefix(name, idPrefix) {
+		find = a.keys.Lookup
 	}
+	w, err := find(c.name, name)
 	if noSuch(err) {
 		return nil, reason.New(reason.WalletUnknown, "check the id, or bind the address first",
 			"the company has no wallet of this id or address").At("wallet")
@@ -479,13 +504,16 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	return nil
 }
 
-// walletID derives a wallet's id from the request that creates it: "W_" and 30
+// idPrefix begins every wallet's id, and no address.
+const idPrefix = "W_"
+
+// walletID derives a wallet's id from the request that creates it: idPrefix and 30
 // hexadecimal digits, 120 bits. The appliance has part in it, so that the same
 // request at two of them does not give two keys one id.
 func walletID(appliance, company string, file [32]byte, line int) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "signdrop wallet\x00%s\x00%s\x00%x\x00%d", appliance, company, file, line)
-	return "W_" + hex.EncodeToString(h.Sum(nil))[:30]
+	return idPrefix + hex.EncodeToString(h.Sum(nil))[:30]
 }
 
 func (a *Appliance) created(o *outcome) {

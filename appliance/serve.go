@@ -67,7 +67,11 @@ func (a *Appliance) Once(ctx context.Context) error {
 }
 
 // Counts returns what was done. It is to be called after Serve or Once.
-func (a *Appliance) Counts() Counts { return a.counts }
+func (a *Appliance) Counts() Counts {
+	c := a.counts
+	c.Unserved = a.unserved
+	return c
+}
 
 // Left counts the files in the inboxes that wait and those that are ignored.
 func (a *Appliance) Left() (waiting, ignored int, err error) { return a.spool.Left() }
@@ -273,7 +277,7 @@ func enough(sp durable.Space, reserve uint64) bool {
 func (p *pipeline) work() {
 	for it := range p.items {
 		size := len(it.Data)
-		if p.a.failed() != nil {
+		if p.a.failed() != nil || p.ctx.Err() != nil && !it.Claimed {
 			p.done(size)
 			continue // still in the inbox or in work/: the next start sees it
 		}

@@ -103,7 +103,7 @@ func (s *Spool) recover(c *company) ([]*Item, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, it := range items {
-		it.Claimed, it.Due = true, true
+		it.Claimed, it.Recovered, it.Due = true, true, true
 		it.key = c.name + "/" + strings.TrimSuffix(it.Name, SigSuffix)
 		s.busy[it.key] = false
 	}

@@ -157,8 +157,10 @@ type Item struct {
 	Sig     []byte          // nil where there is none
 	Refusal *reason.Refusal // what is wrong with the file itself, nil if nothing
 
-	// Claimed: the item lies in work/ already, left there by a crash.
+	// Claimed: the item lies in work/.
 	Claimed bool
+	// Recovered: it was left there by a crash.
+	Recovered bool
 	// Due: the files have not changed for so long that what is wrong with them
 	// is not going to mend itself.
 	Due bool
@@ -563,6 +565,45 @@ func (s *Spool) Occupied(it *Item) (bool, error) {
 	return err == nil, err
 }
 
+// Reason returns the reason that lies in rejected/ for a recovered item, nil if there
+// is none: the crash came after it was published and before the request was put away
+// beside it. match says whether a reason is the item's.
+func (s *Spool) Reason(it *Item, match func(reason []byte) bool) ([]byte, error) {
+	c := it.co
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	base, suffix := it.rejectedName()
+	for i := 1; i < maxCopies; i++ {
+		name := copyName(base, i)
+		data, err := durable.ReadFile(c.rejected, name+ReasonSuffix, maxReason)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil || !match(data) {
+			continue // the partner's, or another's
+		}
+		_, err = c.rejected.Stat(name + suffix)
+		if errors.Is(err, fs.ErrNotExist) {
+			return data, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking for an earlier refusal: %w", err)
+		}
+	}
+	return nil, nil
+}
+
+// maxReason is more than any reason has, in bytes.
+const maxReason = 64 << 10
+
+// copyName is the i-th name, from 1, that is tried in rejected/.
+func copyName(base string, i int) string {
+	if i == 1 {
+		return base
+	}
+	return fmt.Sprintf("%s.%d", base, i)
+}
+
 // Make writes the item's answer, or the reason why it was refused, where nobody
 // sees it. Nothing is durable yet.
 func (s *Spool) Make(it *Item, refused bool, product [][]byte) error {
@@ -634,10 +675,7 @@ func (s *Spool) Publish(it *Item) error {
 	}
 	base, suffix := it.rejectedName()
 	for i := 1; i < maxCopies; i++ {
-		it.base = base
-		if i > 1 {
-			it.base = fmt.Sprintf("%s.%d", base, i)
-		}
+		it.base = copyName(base, i)
 		same, err := s.place(it, c.rejected, it.base+ReasonSuffix)
 		if err != nil {
 			return err

@@ -362,6 +362,28 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
+// TestClosedIsExact: after a stop in order the last group is as safe as all others,
+// whichever slot of the head knows it.
+func TestClosedIsExact(t *testing.T) {
+	for groups := range 4 {
+		e := newEnv(t)
+		j, _ := e.open()
+		for i := range groups {
+			put(t, j, small(i))
+		}
+		closeJournal(t, j)
+		c := e.contents(e.dir)["00000001.jsonl"]
+		for name, altered := range map[string]string{
+			"cut off": c[:strings.LastIndex(c[:len(c)-1], "\n")+1], "altered": strings.Replace(c, `"stop"`, `"stow"`, 1),
+		} {
+			e.write(e.dir, "00000001.jsonl", altered)
+			if _, err := journal.Verify(e.dir, nil); err == nil {
+				t.Errorf("%d groups: the stop event is %s, and nothing is said", groups, name)
+			}
+		}
+	}
+}
+
 // TestUnreadable: an error of the disk is not taken for a torn tail.
 func TestUnreadable(t *testing.T) {
 	d := newDamaged(t)

@@ -277,3 +277,65 @@ func TestCrashInRecovery(t *testing.T) {
 		}
 	}
 }
+
+// TestBeginIsDurable: when a file has been begun, no power cut takes it back.
+func TestBeginIsDurable(t *testing.T) {
+	e := newEnv(t)
+	e.o.MaxFile = 2500
+	var all []*journal.Event
+	cut := func(what string, files int) {
+		t.Helper()
+		for seed := range uint64(100) {
+			d := on(t, e.model.Clone().Crash(modelfs.KeepRandom(seed)))
+			r, err := journal.Verify(d.dir, nil)
+			if err != nil {
+				t.Fatalf("%s, seed %d: %v\n%s", what, seed, err, d.model.Tree())
+			}
+			if r.Files != files || r.Kinds["signed"] < uint64(len(all)) {
+				t.Fatalf("%s, seed %d: %+v", what, seed, r)
+			}
+		}
+	}
+	open := func() *journal.Journal {
+		j, _ := e.open()
+		return j
+	}
+	add := func(j *journal.Journal) {
+		ev := signed("acme", len(all))
+		if err := j.Write([]*journal.Event{ev}); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.vol.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		j.Synced()
+		all = append(all, ev)
+	}
+	j := open()
+	cut("first start", 1)
+	add(j)
+	e.model.Kill()
+	e = on(t, e.model)
+	e.o.MaxFile = 2500
+	j = open()
+	cut("second start", 2)
+	add(j)
+	if err := j.Write([]*journal.Event{signed("lost", 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	cut("Abandon", 3)
+	for range 3 {
+		add(j)
+	}
+	if err := j.Write([]*journal.Event{signed("acme", 99)}); err != nil {
+		t.Fatal(err)
+	}
+	cut("rotation", 4)
+	j.Synced()
+	closeJournal(t, j)
+	all = append(all, signed("acme", 99))
+	cut("Close", 4)
+}

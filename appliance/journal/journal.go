@@ -69,10 +69,9 @@ type Journal struct {
 	// Owned by the committer.
 	file    durable.File // the newest, written at its end
 	head    durable.File
-	slot    int   // of head, where the next state goes: 0 or 1
-	noted   int64 // bytes that the head says are durable
-	synced  tip   // what counts
-	tip     tip   // with the group that is not synced yet
+	slot    int // of head, where the next state goes: 0 or 1
+	synced  tip // what counts
+	tip     tip // with the group that is not synced yet
 	pending []memory.Entry
 	buf     []byte
 	failed  error // Write or sync failed: only Abandon helps

@@ -107,10 +107,18 @@ func (j *Journal) start(s *survey) error {
 	if err := j.begin(&first, void); err != nil {
 		return fmt.Errorf("beginning a journal file: %w", err)
 	}
-	// The heads of older files are of no use now. One that stays does no harm.
-	old := func(n uint32) bool { return n < next }
-	removeAll(j.dir, s.heads, headSuffix, old)
-	removeAll(j.dir, s.newHeads, newHeadSuffix, old)
+	// The heads of older files are of no use now; begin has removed one. Should they
+	// stay, the next start removes them.
+	for _, n := range s.heads {
+		if n < next-1 {
+			j.dir.Remove(nameOf(n, headSuffix))
+		}
+	}
+	for _, n := range s.newHeads {
+		if n < next {
+			j.dir.Remove(nameOf(n, newHeadSuffix))
+		}
+	}
 	return nil
 }
 

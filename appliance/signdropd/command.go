@@ -220,6 +220,8 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return err
 	case counts.Stuck > 0:
 		return errors.New("some answers could not be published: see the log; they are kept for the next time")
+	case counts.Unserved:
+		return errors.New("a company could not be served: see the log; what it asked for is kept for the next time")
 	case counts.Refused > 0:
 		return statusRefused
 	case waiting > 0:

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"signdrop/appliance/reason"
 	"signdrop/appliance/testbed"
 )
 
@@ -21,8 +22,10 @@ import (
 // strace counts the calls of each thread for itself, and Go moves its work between
 // threads: which call it is that fails differs from run to run.
 
-// template is a volume with requests of all kinds in its inbox, to be copied.
-func template(t *testing.T) *volume {
+// template is a volume with requests of all kinds in its inbox, to be copied. With
+// again the same bytes come more than once.
+func template(t *testing.T, again bool) *volume {
+	t.Helper()
 	v := newVolume(t)
 	v.drop("w.json", walletCreate("P-256", ""))
 	v.drop("other.json", walletCreate("P-384", ""))
@@ -31,16 +34,16 @@ func template(t *testing.T) *volume {
 	}
 	w := v.parse(v.await(v.outbox("w.result.json"))).Wallet
 	other := v.parse(v.await(v.outbox("other.result.json"))).Wallet
-	// These have been answered and are asked for again.
-	v.drop("w.json", walletCreate("P-256", ""))
-	v.drop("w-again.json", walletCreate("P-256", ""))
-
+	if again {
+		v.drop("w.json", walletCreate("P-256", ""))
+		v.drop("w-again.json", walletCreate("P-256", ""))
+		v.drop("same.json", testbed.Transfer(w, "0"))
+	}
 	v.drop("make.json", walletCreate("P-521", ""))
 	v.drop("bind.json", fmt.Appendf(nil, `{"type":"wallet.bind","wallet":%q,"address":%q}`, other, testbed.Address("bound")))
 	for i := range 4 {
 		v.drop(fmt.Sprintf("pay%d.json", i), testbed.Transfer(w, fmt.Sprint(i)))
 	}
-	v.drop("same.json", testbed.Transfer(w, "0"))
 	v.drop("clash1.json", transfer(w, "clash1", "clash", "1"))
 	v.drop("clash2.json", transfer(w, "clash2", "clash", "2"))
 	var b bytes.Buffer
@@ -79,8 +82,12 @@ func (v *volume) broken(f fault, args ...string) (status int, hit []string) {
 
 // strace is the command that runs a program with a fault.
 func (v *volume) strace(f fault) []string {
-	return []string{"strace", "-f", "--seccomp-bpf", "-qq", "-o", filepath.Join(v.logs, "strace"),
-		"-e", "trace=" + f.call, "-e", "inject=" + f.String(), "--"}
+	words := []string{"strace", "-f", "-qq", "-o", filepath.Join(v.logs, "strace"),
+		"-e", "trace=" + f.call, "-e", "inject=" + f.String()}
+	if !strings.HasPrefix(f.what, "signal=") {
+		words = append(words, "--seccomp-bpf") // quicker; strace 6.1 then sends no signal but the first
+	}
+	return append(words, "--")
 }
 
 // hit returns the calls that strace has hit.
@@ -139,8 +146,17 @@ func (v *volume) recovers() {
 			v.t.Errorf("%s was visible after the fault and is gone or different now", name)
 		}
 	}
-	for _, name := range []string{"w", "w-again", "make", "bind", "pay0", "pay1", "pay2", "pay3", "same"} {
-		v.parse(v.await(v.outbox(name + ".result.json")))
+	for _, d := range v.drops {
+		if name := stem(d.Name); name == "run" || name == "bad" || name == "other" || strings.HasPrefix(name, "clash") {
+			continue
+		}
+		// A key file that cannot be read at the time is the operator's trouble,
+		// and the partner is asked to come again.
+		if _, err := os.Stat(v.outbox(answerName(d.Name))); err != nil {
+			if a := v.reason(d.Name); a.Code != string(reason.KeyUnusable) || !a.Retry {
+				v.t.Errorf("%s is refused with %s", d.Name, a.Code)
+			}
+		}
 	}
 	if got := v.lines(v.await(v.outbox("run.result.jsonl"))); len(got) != 7 {
 		v.t.Errorf("the batch has %d answers, want 7", len(got))
@@ -152,7 +168,8 @@ func (v *volume) recovers() {
 
 // TestFaults lets each system call that changes the disk fail, once and for good.
 func TestFaults(t *testing.T) {
-	from := template(t)
+	t.Parallel()
+	from, once := template(t, true), template(t, false)
 	faults := map[string][]string{
 		"fsync":     {"1", "2", "3", "1+", "2+"},
 		"syncfs":    {"1", "2", "3", "4", "1+", "2+"},
@@ -166,6 +183,7 @@ func TestFaults(t *testing.T) {
 	}
 	for call, whens := range faults {
 		t.Run(call, func(t *testing.T) {
+			t.Parallel()
 			hits := 0
 			for i, when := range whens {
 				for j, errno := range []string{"EIO", "ENOSPC"} {
@@ -175,6 +193,11 @@ func TestFaults(t *testing.T) {
 					}
 					t.Run(errno+" "+when, func(t *testing.T) {
 						v := copyOf(t, from)
+						if call == "openat2" {
+							// One of two requests with the same bytes may be refused, and
+							// the checker cannot tell which.
+							v = copyOf(t, once)
+						}
 						f := fault{call, "error=" + errno, when}
 						status, hit := v.broken(f)
 						hits += len(hit)
@@ -196,7 +219,8 @@ func TestFaults(t *testing.T) {
 // TestFaultsWhileServing lets calls fail for good at some time of a daemon's life.
 // It may stop, or go on without what fails; it must end when it is told to.
 func TestFaultsWhileServing(t *testing.T) {
-	from := template(t)
+	t.Parallel()
+	from := template(t, false)
 	faults := []fault{
 		{"syncfs", "error=EIO", "3+"}, {"renameat2", "error=EIO", "4+"}, {"openat2", "error=EIO", "30+"},
 		{"write", "error=ENOSPC", "8+"}, {"unlinkat", "error=EIO", "1+"}, {"mkdirat", "error=ENOSPC", "2+"},
@@ -228,19 +252,23 @@ func TestFaultsWhileServing(t *testing.T) {
 // TestKilledAt kills the program at the n-th call that makes something durable,
 // visible or written.
 func TestKilledAt(t *testing.T) {
-	from := template(t)
-	last := map[string]int{"syncfs": 6, "renameat2": 24, "write": 16, "pwrite64": 3, "fsync": 4, "mkdirat": 6, "unlinkat": 2}
+	t.Parallel()
+	from := template(t, true)
+	last := map[string]int{"syncfs": 5, "renameat2": 36, "renameat": 1, "write": 20, "pwrite64": 3, "fsync": 8, "mkdirat": 3, "openat2": 20, "unlinkat": 3}
 	for call, n := range last {
 		t.Run(call, func(t *testing.T) {
+			t.Parallel()
 			hits := 0
 			for i := 1; i <= n; i++ {
-				if testing.Short() && i%4 != 2 {
+				if testing.Short() && i%5 != 1 {
 					continue
 				}
 				t.Run(fmt.Sprint(i), func(t *testing.T) {
 					v := copyOf(t, from)
 					status, hit := v.broken(fault{call, "signal=SIGKILL", fmt.Sprint(i)}, "--workers=1")
-					hits += len(hit)
+					if len(hit) > 0 {
+						hits++ // each thread has a line of its own
+					}
 					if (status == -1) != (len(hit) > 0) {
 						t.Errorf("exit status %d", status)
 					}
@@ -248,8 +276,9 @@ func TestKilledAt(t *testing.T) {
 				})
 			}
 			if hits == 0 {
-				t.Errorf("%s was never called: what was that test good for?", call)
+				t.Errorf("%s was never hit: what was that test good for?", call)
 			}
+			t.Logf("%d of %d kills", hits, n)
 		})
 	}
 }
@@ -259,33 +288,28 @@ func TestKilledAt(t *testing.T) {
 // been mended. The partner has been told that the request is refused, and that is
 // what it stays: it is not answered behind his back.
 func TestReasonStands(t *testing.T) {
+	t.Parallel()
 	from := newVolume(t)
 	from.drop("w.json", walletCreate("P-256", ""))
 	if status := from.once(); status != 0 {
 		t.Fatalf("exit status %d", status)
 	}
 	from.drop("w.json", walletCreate("P-384", ""))
-	tried := 0
-	for n := 1; n <= 8; n++ {
-		v := copyOf(t, from)
-		v.broken(fault{"renameat2", "signal=SIGKILL", fmt.Sprint(n)}, "--workers=1")
-		if len(v.list(v.path("work", "acme"))) == 0 || len(v.list(v.rejected())) != 1 {
-			continue
-		}
-		tried++
-		v.reason("w.json")
-		v.ok(os.Remove(v.outbox("w.result.json")))
-		v.drops = v.drops[1:] // its answer was taken
-		if status := v.once(); status != 3 {
-			t.Errorf("exit status %d, want 3 for the refusal", status)
-		}
-		v.check(true)
-		v.none(v.outbox())
-		if got := v.list(v.rejected()); len(got) != 3 {
-			t.Errorf("rejected/ holds %q, want the request, its signature and one reason", got)
-		}
+	v := copyOf(t, from)
+	r := v.begin(v.strace(fault{"syncfs", "delay_enter=1000000", "1+"}), "once") // microseconds
+	v.reason("w.json")
+	r.kill()
+	if len(v.list(v.path("work", "acme"))) == 0 {
+		t.Fatal("the program was too quick for this test")
 	}
-	if tried == 0 {
-		t.Error("the program was never killed between publishing and putting away")
+	v.ok(os.Remove(v.outbox("w.result.json")))
+	v.drops = v.drops[1:] // whose answer that was
+	if status := v.once(); status != 3 {
+		t.Errorf("exit status %d, want 3 for the refusal", status)
+	}
+	v.check(true)
+	v.none(v.outbox())
+	if got := v.list(v.rejected()); len(got) != 3 {
+		t.Errorf("rejected/ holds %q, want the request, its signature and one reason", got)
 	}
 }

@@ -22,6 +22,7 @@ import (
 // kinds are dropped, and starts it again. After each kill the volume must be in
 // order as it lies there; in the end, left alone, signdropd must have answered all.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	volumes, rounds := 10, 10
 	if testing.Short() {
 		volumes = 1
@@ -33,6 +34,7 @@ func TestKill(t *testing.T) {
 	t.Logf("to have the same moments and requests again: -seed=%d", seed)
 	for i := range volumes {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
 			killRounds(t, rand.New(rand.NewPCG(seed, uint64(i))), rounds)
 		})
 	}
@@ -69,7 +71,11 @@ func killRounds(t *testing.T, rng *rand.Rand, rounds int) {
 		if rng.IntN(3) == 0 {
 			command = "once"
 		}
-		r := v.begin(nil, command, "--sig-wait=1s")
+		args := []string{"--sig-wait=1s", "--workers=" + fmt.Sprint(1+rng.IntN(4))}
+		if rng.IntN(4) == 0 {
+			args = append(args, "--watch=false", "--group=3")
+		}
+		r := v.begin(nil, command, args...)
 		delay := time.Duration(rng.Int64N(int64(span)))
 		timer := time.AfterFunc(delay, func() { r.signal(syscall.SIGKILL) })
 		f.waves(round, rounds)

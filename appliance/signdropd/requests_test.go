@@ -47,6 +47,7 @@ var walletForm = regexp.MustCompile(`^W_[0-9a-f]{30}$`)
 
 // TestRequests asks for everything that can be asked for, one request a file.
 func TestRequests(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t)
 	r := v.serve()
 
@@ -125,6 +126,7 @@ func TestRequests(t *testing.T) {
 // TestPolicy: what the careful policy refuses another one allows, and the other way
 // round.
 func TestPolicy(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t)
 	v.setPolicy(`{"replace":true,"data":"any"}`)
 	r := v.serve()
@@ -174,6 +176,7 @@ func TestPolicy(t *testing.T) {
 
 // TestBatches asks for many things in one file.
 func TestBatches(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t)
 	r := v.serve()
 	w := v.wallet("P-384")
@@ -282,6 +285,7 @@ func TestBatches(t *testing.T) {
 // another, while the first answer lies there and after it was taken away, and it is
 // on record once. Another request cannot have its name.
 func TestAgain(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t)
 	r := v.serve()
 	w := v.wallet("P-384")

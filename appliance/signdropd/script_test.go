@@ -30,6 +30,7 @@ import (
 //	chop FILE N            takes the last N bytes off a file
 //	replace FILE OLD NEW   replaces a text that is in a file once
 func TestScript(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,

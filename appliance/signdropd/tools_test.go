@@ -99,6 +99,7 @@ func (d *desk) opensslVerify(a *answer.Answer, hash string) {
 
 // TestTools does a whole round with each kind of key that a partner may sign with.
 func TestTools(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	ec := func(curve string) []string {
 		return []string{"-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:" + curve}
@@ -172,6 +173,7 @@ func TestTools(t *testing.T) {
 
 // TestWrongSigner drops requests whose signature does not entitle to anything.
 func TestWrongSigner(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	good := d.sshKey("good", "-t", "ed25519")
 	d.sshKey("stranger", "-t", "ecdsa")
@@ -261,6 +263,7 @@ func (d *desk) signEmpty(key, file string) {
 
 // TestNotNow drops requests whose signature is good but whose time or place is not.
 func TestNotNow(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	v := newVolume(t, d.sshKey("good", "-t", "ed25519"))
 	r := v.serve()
@@ -300,6 +303,7 @@ func TestNotNow(t *testing.T) {
 // TestCurves signs with a wallet of each curve, each scheme and each hash, and
 // verifies with what is not ours: openssl, or btcec where openssl cannot.
 func TestCurves(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t)
 	v := newVolume(t)
 	r := v.serve()
@@ -350,6 +354,7 @@ func TestCurves(t *testing.T) {
 
 // TestUploads brings requests in the ways that clients do.
 func TestUploads(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t)
 	r := v.serve("--still=1m") // however slow this machine is
 	w := v.wallet("P-256")

@@ -67,6 +67,9 @@ func bareVolume(t testing.TB) *volume {
 	t.Cleanup(func() {
 		for _, r := range v.runs {
 			r.end()
+			if !r.over && r.cmd.ProcessState.Exited() {
+				r.logLines()
+			}
 		}
 		if t.Failed() {
 			v.showLogs()
