@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a condition may take to come true before a test gives up.
-const patience = 3 * time.Second
+const patience = 5 * time.Minute
 
 // rig is a data volume on the real disk with partners, and an appliance on it.
 type rig struct {

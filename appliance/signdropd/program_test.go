@@ -85,10 +85,8 @@ func TestNoSecrets(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t)
 	r := v.serve()
-	var wallets []string
 	for _, curve := range []string{"P-256", "P-384", "P-521", "secp256k1"} {
 		w := v.wallet(curve)
-		wallets = append(wallets, w)
 		v.ask("data-"+curve+".json", testbed.DataRequest(w, curve))
 		v.drop("batch-"+curve+".jsonl", append(testbed.DataRequest(w, "b1"+curve), walletCreate(curve, "b2")...))
 		v.await(v.outbox("batch-" + curve + ".result.jsonl"))
@@ -97,7 +95,7 @@ func TestNoSecrets(t *testing.T) {
 	r.stop()
 	logs := []*run{r}
 	secrets := map[string]string{} // text by what it is
-	wallets = v.list(v.path("db", "companies", "acme", "wallets"))
+	wallets := v.list(v.path("db", "companies", "acme", "wallets"))
 	for _, w := range wallets {
 		for what, text := range secretsOf(t, v.path("db", "companies", "acme", "wallets", w, "key.pem")) {
 			secrets[w+": "+what] = text
