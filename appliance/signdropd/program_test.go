@@ -197,42 +197,61 @@ func secretsOf(t testing.TB, path string) map[string]string {
 	}
 }
 
+// inTheMiddle calls f until the signal came before all was done, as f says.
+func inTheMiddle(t *testing.T, f func(v *volume) bool) {
+	t.Helper()
+	for range 5 {
+		if f(newVolume(t)) {
+			return
+		}
+	}
+	t.Error("all was done before the signal came, five times: this test needs more requests")
+}
+
+// flood makes requests, with bad some that are refused.
+func (v *volume) flood(wallet string, n int, bad bool) (drops []drop) {
+	for i := range n {
+		name := fmt.Sprintf("p%d.json", i)
+		data := testbed.Transfer(wallet, name)
+		if bad && i%50 == 49 {
+			data = fmt.Appendf(nil, `{"type":"nonsense","reference":%q}`, name)
+		}
+		drops = append(drops, drop{name, data, v.acme.Sign(data)})
+	}
+	return drops
+}
+
+// slowly is how signdropd answers one request after the other.
+var slowly = []string{"--workers=1", "--group=1"}
+
 // TestTerm: SIGTERM in the middle of a flood. What was begun is finished, the rest
 // has not been touched, and the next start does it.
 func TestTerm(t *testing.T) {
 	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
-			v := newVolume(t)
-			r := v.serve("--workers=1")
-			w := v.wallet("P-521") // slow
-			var drops []drop
-			for i := range 250 {
-				name := fmt.Sprintf("p%d.json", i)
-				data := testbed.Transfer(w, name)
-				if i%50 == 49 {
-					data = fmt.Appendf(nil, `{"type":"nonsense","reference":%q}`, name)
+			inTheMiddle(t, func(v *volume) bool {
+				r := v.serve(slowly...)
+				v.move(v.flood(v.wallet("P-256"), 150, true)...)
+				v.until("a few answers are there", func() bool { return len(v.list(v.outbox())) > 5 })
+				r.signal(sig)
+				if status := r.wait(); status != 0 {
+					t.Fatalf("exit status %d", status)
 				}
-				drops = append(drops, drop{name, data, v.acme.Sign(data)})
-			}
-			v.move(drops...)
-			v.until("a few answers are there", func() bool { return len(v.list(v.outbox())) > 5 })
-			r.signal(sig)
-			if status := r.wait(); status != 0 {
-				t.Fatalf("exit status %d", status)
-			}
-			v.none(v.path("work", "acme"))
-			v.none(v.path("work", ".made"))
-			if len(v.list(v.inbox())) == 0 {
-				t.Error("all was done before the signal came: this test needs more requests")
-			}
-			if !strings.Contains(r.text(), `"message":"stopped"`) {
-				t.Error("the log does not say that it has stopped")
-			}
-			if status := v.once(); status != 3 {
-				t.Errorf("exit status %d of the next run, want 3 for the refusals", status)
-			}
-			v.check(true)
+				v.none(v.path("work", "acme"))
+				v.none(v.path("work", ".made"))
+				if !strings.Contains(r.text(), `"message":"stopped"`) {
+					t.Error("the log does not say that it has stopped")
+				}
+				if len(v.list(v.inbox())) == 0 {
+					return false
+				}
+				if status := v.once(); status != 3 {
+					t.Errorf("exit status %d of the next run, want 3 for the refusals", status)
+				}
+				v.check(true)
+				return true
+			})
 		})
 	}
 }
@@ -240,30 +259,30 @@ func TestTerm(t *testing.T) {
 // TestTermOnce: once says that it has not done all.
 func TestTermOnce(t *testing.T) {
 	t.Parallel()
-	v := newVolume(t)
-	v.drop("w.json", walletCreate("P-521", ""))
-	if status := v.once(); status != 0 {
-		t.Fatalf("exit status %d", status)
-	}
-	w := v.parse(v.await(v.outbox("w.result.json"))).Wallet
-	var drops []drop
-	for i := range 250 {
-		name := fmt.Sprintf("p%d.json", i)
-		data := testbed.Transfer(w, name)
-		drops = append(drops, drop{name, data, v.acme.Sign(data)})
-	}
-	v.move(drops...)
-	r := v.begin(nil, "once", "--workers=1", "--group=4")
-	v.until("a few answers are there", func() bool { return len(v.list(v.outbox())) > 5 })
-	r.signal(syscall.SIGTERM)
-	if status := r.wait(); status != 4 {
-		t.Errorf("exit status %d, want 4 for what is left", status)
-	}
-	v.none(v.path("work", "acme"))
-	if status := v.once(); status != 0 {
-		t.Errorf("exit status %d of the next run", status)
-	}
-	v.check(true)
+	inTheMiddle(t, func(v *volume) bool {
+		v.drop("w.json", walletCreate("P-256", ""))
+		if status := v.once(); status != 0 {
+			t.Fatalf("exit status %d", status)
+		}
+		w := v.parse(v.await(v.outbox("w.result.json"))).Wallet
+		v.move(v.flood(w, 150, false)...)
+		r := v.begin(nil, "once", slowly...)
+		v.until("a few answers are there", func() bool { return len(v.list(v.outbox())) > 5 })
+		r.signal(syscall.SIGTERM)
+		status := r.wait()
+		if len(v.list(v.inbox())) == 0 {
+			return false
+		}
+		if status != 4 {
+			t.Errorf("exit status %d, want 4 for what is left", status)
+		}
+		v.none(v.path("work", "acme"))
+		if status := v.once(); status != 0 {
+			t.Errorf("exit status %d of the next run", status)
+		}
+		v.check(true)
+		return true
+	})
 }
 
 // TestChanges: what an operator changes below db/ counts without a restart.

@@ -232,7 +232,11 @@ func TestEveryByte(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(3, 4))
 	rebuilt, noticed := 0, 0
-	for i := 0; i < len(content); i += 1 + r.IntN(300) {
+	step := 300
+	if testing.Short() {
+		step = 2000
+	}
+	for i := 0; i < len(content); i += 1 + r.IntN(step) {
 		c := b.copy(t)
 		damaged := slices.Clone(content)
 		damaged[i] ^= byte(1 + r.IntN(255))
@@ -390,11 +394,15 @@ func TestFaults(t *testing.T) {
 	base.fill(75, r)
 	base.x.Close()
 	base.vol.Kill()
+	step := 1
+	if testing.Short() {
+		step = 7
+	}
 	for name, f := range map[string]modelfs.Fault{
 		"not done": modelfs.FailNotDone(errDisk), "done": modelfs.FailDone(errDisk),
 		"killed before": modelfs.CrashBefore, "killed within": modelfs.CrashWithin, "killed after": modelfs.CrashAfter,
 	} {
-		for k := 1; ; k++ {
+		for k := 1; ; k += step {
 			b := base.copy(t)
 			b.want = map[memory.Key]uint64{}
 			for key, at := range base.want {
