@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"signdrop/appliance/checker"
 	"signdrop/appliance/reason"
@@ -224,6 +227,68 @@ func TestAppended(t *testing.T) {
 	}
 	if answered != n {
 		t.Errorf("%d answers and reasons for %d requests", answered, n)
+	}
+	v.check(true)
+}
+
+// TestTakenBack: a partner takes back, renames or touches what it has just dropped.
+// The daemon goes on, and what is left gets a verdict.
+func TestTakenBack(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t)
+	r := v.serve("--sig-wait=1s")
+	w := v.wallet("P-256")
+	v.finished()
+	n := 80
+	if testing.Short() {
+		n = 24
+	}
+	may := func(err error) {
+		t.Helper()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
+		name := fmt.Sprintf("x%d.json", i)
+		data := testbed.Transfer(w, name)
+		v.ok(os.WriteFile(v.inbox(name+".sig"), v.acme.Sign(data), 0o600))
+		v.ok(os.WriteFile(v.inbox(name), data, 0o600))
+		switch i % 8 {
+		case 0:
+			may(os.Remove(v.inbox(name)))
+		case 1:
+			may(os.Remove(v.inbox(name + ".sig")))
+		case 2:
+			may(os.Rename(v.inbox(name), v.inbox("y"+name)))
+		case 3:
+			may(os.Chtimes(v.inbox(name), time.Now(), time.Unix(1, 0)))
+		case 4:
+			may(os.Truncate(v.inbox(name), 10))
+		case 5:
+			may(os.Link(v.inbox(name), v.inbox("z"+name)))
+		case 6:
+			may(os.Remove(v.inbox(name)))
+			may(os.Symlink("/etc/passwd", v.inbox(name)))
+		case 7:
+			may(os.Chmod(v.inbox(name), 0))
+		}
+	}
+	v.finished()
+	v.ask("good.json", testbed.Transfer(w, "good"))
+	v.finished()
+	r.stop()
+	for _, name := range v.list(v.outbox()) {
+		data, err := os.ReadFile(v.outbox(name))
+		v.ok(err)
+		if a := v.parse(data); a.Operation == "transfer" && answerName(a.Reference) != name && name != "good.result.json" {
+			t.Errorf("%s answers %s", name, a.Reference)
+		}
+	}
+	for _, name := range v.list(v.rejected()) {
+		if info, err := os.Lstat(v.rejected(name)); err == nil && info.Mode() == 0 {
+			v.ok(os.Chmod(v.rejected(name), 0o600)) // or the checker cannot read it
+		}
 	}
 	v.check(true)
 }

@@ -14,12 +14,15 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"signdrop/appliance"
 )
 
 func main() {
 	// Modes are given as they are meant; what is for a partner's group must not
 	// be taken from it by the umask of whoever starts us.
 	syscall.Umask(0o007)
+	appliance.SetMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err := command().ExecuteContext(ctx)

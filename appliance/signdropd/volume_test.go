@@ -120,12 +120,13 @@ var flags = []string{
 	"--still=300ms", "--sig-wait=1m", "--rescan=200ms",
 }
 
-// begin starts signdropd with the words before it, for strace.
+// begin starts signdropd with the words before it, of strace or another program that
+// runs what follows.
 func (v *volume) begin(before []string, command string, args ...string) *run {
 	v.t.Helper()
 	words := append(append(append([]string{}, before...), program...), command, "--data="+v.dir)
 	words = append(append(words, flags...), args...)
-	r := &run{v: v, over: before != nil, what: strings.Join(append(append([]string{}, before...), append([]string{command}, args...)...), " ")}
+	r := &run{v: v, over: len(before) > 0 && before[0] == "strace", what: strings.Join(append(append([]string{}, before...), append([]string{command}, args...)...), " ")}
 	r.log = filepath.Join(v.logs, fmt.Sprintf("%03d.log", len(v.runs)))
 	out, err := os.Create(r.log)
 	v.ok(err)
