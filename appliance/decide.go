@@ -528,11 +528,6 @@ func (a *Appliance) bind(c *company, o *outcome) error {
 	if errors.Is(err, keyfs.ErrBound) {
 		return o.refuseWith(walletBound()) // bound by another request since judge looked
 	}
-	var damaged *keyfs.Damaged
-	if errors.As(err, &damaged) {
-		o.refusal = a.keyTrouble(c, err)
-		return nil
-	}
 	if damaged := (*keyfs.Damaged)(nil); errors.As(err, &damaged) {
 		o.refusal = a.keyTrouble(c, err) // its files have changed since they were read
 		return nil

@@ -263,7 +263,7 @@ func lock(data string) (unlock func(), err error) {
 
 func (o *options) logger() (zerolog.Logger, error) {
 	level, err := zerolog.ParseLevel(o.logLevel)
-	if err != nil {
+	if err != nil || level < zerolog.DebugLevel || level > zerolog.ErrorLevel {
 		return zerolog.Logger{}, fmt.Errorf("log level %q: use debug, info, warn or error", o.logLevel)
 	}
 	zerolog.TimeFieldFormat = time.RFC3339Nano

@@ -17,6 +17,7 @@ type process struct {
 	out    *json.Decoder
 	wait   func() error
 	kill   func()
+	ended  bool
 	opened report // what it said when the appliance was open
 	memory float64
 }
@@ -125,8 +126,12 @@ func (p *process) close() error {
 	return errors.Join(err, p.end())
 }
 
-// end ends the process as it is.
+// end ends the process as it is, if it has not ended.
 func (p *process) end() error {
+	if p.ended {
+		return nil
+	}
+	p.ended = true
 	p.in.Close()
 	return p.wait()
 }
