@@ -98,7 +98,8 @@ type Spool struct {
 	hints     []hint
 	hinted    map[hint]bool
 	soon      map[hint]bool
-	held      []*Item    // claimed, and Returned
+	held      []*Item    // claimed, and Returned for soon
+	waiting   []*Item    // claimed, and Returned for the next SetCompanies
 	ready     []*Item    // held, and to be looked at again
 	opened    []*company // not yet recovered
 	number    uint64     // last name given out in work/.made
@@ -183,6 +184,7 @@ func (s *Spool) SetCompanies(names []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	want := map[string]bool{}
+	changed := false
 	var errs []error
 	for _, n := range names {
 		want[n] = true
@@ -197,6 +199,7 @@ func (s *Spool) SetCompanies(names []string) error {
 		s.companies[n] = c
 		s.order = append(s.order, c)
 		s.opened = append(s.opened, c)
+		changed = true
 	}
 	for i := 0; i < len(s.order); {
 		c := s.order[i]
@@ -208,8 +211,14 @@ func (s *Spool) SetCompanies(names []string) error {
 		delete(s.companies, c.name)
 		// Items of it may be out: its handles stay open until Close.
 		s.gone = append(s.gone, c)
+		changed = true
 	}
-	s.turn, s.ended = 0, 0
+	if changed {
+		// Otherwise whose turn it is must stay: it would always be the first one's.
+		s.turn, s.ended = 0, 0
+	}
+	s.ready = append(s.ready, s.waiting...)
+	s.waiting = nil
 	return errors.Join(errs...)
 }
 
@@ -383,11 +392,15 @@ func sigOf(name string) (string, bool) {
 
 // Return gives back an item for a later look: after the next Retry if soon is set,
 // otherwise when it changes or is due. One that is claimed stays so, and comes
-// again after the next Retry.
+// again after the next Retry or, unless soon is set, after the next SetCompanies.
 func (s *Spool) Return(it *Item, soon bool) {
 	if it.Claimed {
 		s.mu.Lock()
-		s.held = append(s.held, it)
+		if soon {
+			s.held = append(s.held, it)
+		} else {
+			s.waiting = append(s.waiting, it)
+		}
 		s.mu.Unlock()
 		return
 	}
@@ -473,7 +486,7 @@ func (s *Spool) Claim(it *Item) (changed bool, err error) {
 		err := c.inbox.Move(it.Name+SigSuffix, c.work, it.Name+SigSuffix)
 		if errors.Is(err, fs.ErrExist) {
 			// A signature was left there when its request was put away.
-			if err = s.putAwaySig(c, it.Name+SigSuffix); err == nil {
+			if err = s.archive(c, it.Name+SigSuffix, "signature-"+it.Name+SigSuffix); err == nil {
 				err = c.inbox.Move(it.Name+SigSuffix, c.work, it.Name+SigSuffix)
 			}
 		}
@@ -797,29 +810,36 @@ func (s *Spool) Retire(it *Item, tag string) error {
 	defer c.mu.RUnlock()
 	defer s.release(it)
 	it.product, it.Data, it.Sig = nil, nil, nil
-	to, name := c.rejected, it.base
-	if !it.refused {
-		day, err := c.archiveDir(s.cfg.Now())
-		if err != nil {
-			return fmt.Errorf("opening the archive: %w", err)
+	away := func(name, suffix string) error {
+		if it.refused {
+			return s.putAway(c.work, name, c.rejected, it.base+suffix)
 		}
-		to, name = day, tag+"-"+it.Name
+		return s.archive(c, name, tag+"-"+it.Name+suffix)
 	}
-	err := s.putAway(c.work, it.workName(), to, name)
-	if errors.Is(err, fs.ErrNotExist) && !it.refused {
-		// Somebody has removed the directory of the archive.
-		c.dayCount = archivePortion
-		if to, err = c.archiveDir(s.cfg.Now()); err == nil {
-			err = s.putAway(c.work, it.workName(), to, name)
-		}
-	}
-	if err != nil {
+	if err := away(it.workName(), ""); err != nil {
 		return err
 	}
 	if it.noSig || it.noFile {
 		return nil
 	}
-	return s.putAway(c.work, it.Name+SigSuffix, to, name+SigSuffix)
+	return away(it.Name+SigSuffix, SigSuffix)
+}
+
+// archive moves a file from work/ to the company's archive.
+func (s *Spool) archive(c *company, name, toName string) error {
+	c.archiveMu.Lock()
+	defer c.archiveMu.Unlock()
+	for anew := false; ; anew = true {
+		day, err := c.archiveDir(s.cfg.Now(), anew)
+		if err != nil {
+			return fmt.Errorf("opening the archive: %w", err)
+		}
+		err = s.putAway(c.work, name, day, toName)
+		if anew || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		// Somebody has removed the directory of the archive.
+	}
 }
 
 // putAway moves a file that is no longer needed. Where its place is taken, the
