@@ -79,7 +79,7 @@ type Config struct {
 type Appliance struct {
 	cfg       Config
 	log       zerolog.Logger
-	vol       durable.FS
+	vol       *volume
 	dirs      []durable.Dir
 	companies *companies
 	keys      *keyfs.Store
@@ -87,15 +87,16 @@ type Appliance struct {
 	once      *policy.Once
 	spool     *spool.Spool
 	digests   *digests
+	binding   sync.Mutex // held while wallets are bound
 
 	wake    chan struct{}  // something may have come
 	watcher *spool.Watcher // nil without; owned by the dispatcher
 
-	// Owned by the committer.
+	// Owned by the committer, and by the publisher while the committer gathers.
 	published []*task // visible, not known to be durable
 	stuck     []*task // recorded and not to be published for now
 
-	counts   Counts // owned by the committer
+	counts   Counts // likewise
 	unserved bool   // owned by the dispatcher
 
 	mu  sync.Mutex
@@ -122,7 +123,7 @@ const reserve = 64 << 20
 // journal that is broken, missing or shortened above all.
 func Open(vol durable.FS, cfg Config) (*Appliance, error) {
 	a := &Appliance{
-		cfg: cfg.withDefaults(), vol: vol, log: cfg.Log,
+		cfg: cfg.withDefaults(), vol: &volume{FS: vol}, log: cfg.Log,
 		wake:    make(chan struct{}, 1),
 		digests: newDigests(),
 	}

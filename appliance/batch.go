@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/auth"
@@ -17,8 +18,8 @@ const chunk = 128
 
 func (t *task) batch() bool { return strings.HasSuffix(t.it.Name, ".jsonl") }
 
-// answerBatch decides on all lines of a batch. Judging and acting run on several
-// goroutines, approving in the order of the lines.
+// answerBatch decides on all lines of a batch. Judging and signing run on several
+// goroutines, the rest in the order of the lines.
 func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 	b, err := request.ParseBatch(t.it.Data)
 	if ref, ok := reason.As(err); ok {
@@ -29,34 +30,62 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 		return err
 	}
 	os := a.judgeAll(c, t, b)
+	if t.abort(os, asker, func(o *outcome) bool { return o.passing }) {
+		return nil
+	}
 	for _, o := range os {
 		a.approve(c, o, t)
 	}
+	if b.Abort {
+		refuseContradictions(os)
+	}
 	// All or nothing: the first line that is refused refuses the file, before
 	// anything is done.
-	if b.Abort && t.abort(os, asker) {
+	refused := func(o *outcome) bool { return o.refusal != nil && (b.Abort || o.passing) }
+	if t.abort(os, asker, refused) {
 		return nil
 	}
-	if err := a.create(c, os, t.digest); err != nil {
+	a.inChunks(len(os), func(from, to int) { a.sign(c, os[from:to]) })
+	// A processor's fault shows only now. The signatures that were made are
+	// dropped here and never leave.
+	if t.abort(os, asker, refused) {
+		return nil
+	}
+	if err := a.keep(c, os, t.digest, b.Abort); err != nil {
 		return err
 	}
-	err = a.inChunks(len(os), func(from, to int) error { return a.act(c, os[from:to]) })
-	if err != nil {
-		return err
-	}
-	// A key can turn out to be unusable only now. The signatures that were made
-	// are dropped here and never leave.
-	if b.Abort && t.abort(os, asker) {
+	if t.abort(os, asker, refused) {
 		return nil
 	}
 	t.settleBatch(b, os, asker)
 	return nil
 }
 
-// abort refuses the file if one of its lines is refused.
-func (t *task) abort(os []*outcome, asker *auth.Asker) bool {
+// refuseContradictions refuses a line that binds what an earlier line binds
+// otherwise.
+func refuseContradictions(os []*outcome) {
+	address, wallet := map[string]string{}, map[string]string{}
+	for _, o := range os {
+		if o.refusal != nil || o.req.Type != request.WalletBind {
+			continue
+		}
+		w, a := o.wallet.ID(), o.req.Address
+		if old, ok := address[w]; ok && old != a {
+			o.refuseWith(walletBound())
+			continue
+		}
+		if old, ok := wallet[a]; ok && old != w {
+			o.refuseWith(walletBound())
+			continue
+		}
+		address[w], wallet[a] = a, w
+	}
+}
+
+// abort refuses the file if there is such a line, for the reason of the first.
+func (t *task) abort(os []*outcome, asker *auth.Asker, is func(*outcome) bool) bool {
 	for _, bad := range os {
-		if bad.refusal == nil {
+		if !is(bad) {
 			continue
 		}
 		for _, o := range os {
@@ -72,11 +101,10 @@ func (t *task) abort(os []*outcome, asker *auth.Asker) bool {
 
 func (a *Appliance) judgeAll(c *company, t *task, b *request.Batch) []*outcome {
 	os := make([]*outcome, len(b.Lines))
-	a.inChunks(len(os), func(from, to int) error {
+	a.inChunks(len(os), func(from, to int) {
 		for i := from; i < to; i++ {
 			os[i] = a.judge(c, b.Lines[i], answer.Head{Request: t.digest, Line: b.First + i})
 		}
-		return nil
 	})
 	return os
 }
@@ -131,38 +159,24 @@ func join(parts [][]byte) [][]byte {
 }
 
 // inChunks calls f for all of [0,n) in chunks, on as many goroutines as the
-// appliance has workers. It returns the first error.
-func (a *Appliance) inChunks(n int, f func(from, to int) error) error {
+// appliance has workers.
+func (a *Appliance) inChunks(n int, f func(from, to int)) {
 	if a.cfg.Serial || n <= chunk {
-		return f(0, n)
+		f(0, n)
+		return
 	}
-	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		next  int
-		first error
-	)
+	var wg sync.WaitGroup
+	var next atomic.Int64
 	for range min(a.cfg.Workers, (n+chunk-1)/chunk) {
 		wg.Go(func() {
 			for {
-				mu.Lock()
-				from := next
-				next += chunk
-				stop := from >= n || first != nil
-				mu.Unlock()
-				if stop {
+				from := int(next.Add(chunk)) - chunk
+				if from >= n {
 					return
 				}
-				if err := f(from, min(from+chunk, n)); err != nil {
-					mu.Lock()
-					if first == nil {
-						first = err
-					}
-					mu.Unlock()
-				}
+				f(from, min(from+chunk, n))
 			}
 		})
 	}
 	wg.Wait()
-	return first
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"signdrop/appliance/journal"
@@ -12,10 +13,40 @@ import (
 	"signdrop/spool/durable"
 )
 
-// commit puts a group of decided tasks on record and publishes it. Tasks of
-// earlier groups whose publication this makes durable are retired. An error is
-// final: the appliance must stop.
-func (a *Appliance) commit(group []*task) error {
+// volume is the data volume. It counts the syncs that failed, whoever asked for
+// them: the kernel tells of a lost page once, to one of those who sync at that
+// moment, and the others must hear of it too.
+type volume struct {
+	durable.FS
+	failed atomic.Uint64
+}
+
+func (v *volume) Sync() error {
+	err := v.FS.Sync()
+	if err != nil {
+		v.failed.Add(1)
+	}
+	return err
+}
+
+// make writes the task's answer where nobody sees it.
+func (a *Appliance) make(t *task) error {
+	t.generation = a.vol.failed.Load()
+	err := a.spool.Make(t.it, t.refused, t.product)
+	t.made = err == nil
+	return err
+}
+
+// unmake throws away what make wrote.
+func (a *Appliance) unmake(t *task) {
+	a.spool.Unmake(t.it)
+	t.made = false
+}
+
+// commit puts a group of decided tasks on record, for good, and returns the tasks
+// of earlier groups whose publication is for good now: they can be retired. An
+// error is final: the appliance must stop.
+func (a *Appliance) commit(group []*task) (done []*task, err error) {
 	for failures := 0; ; {
 		err := a.record(group)
 		if err == nil {
@@ -24,16 +55,16 @@ func (a *Appliance) commit(group []*task) error {
 		// Nothing of the group is visible. What was written is thrown away, as
 		// after a failed sync nobody knows what the disk holds, and written anew.
 		for _, t := range group {
-			a.spool.Unmake(t.it)
+			a.unmake(t)
 		}
 		if aerr := a.journal.Abandon(); aerr != nil {
-			return fmt.Errorf("%w; starting a new journal file: %w", err, aerr)
+			return nil, fmt.Errorf("%w; starting a new journal file: %w", err, aerr)
 		}
 		if errors.Is(err, durable.ErrNoSpace) {
-			return fmt.Errorf("recording: %w (make room and start again: the requests are kept)", err)
+			return nil, fmt.Errorf("recording: %w (make room and start again: the requests are kept)", err)
 		}
 		if failures++; failures > 1 {
-			return fmt.Errorf("recording, a second time: %w", err)
+			return nil, fmt.Errorf("recording, a second time: %w", err)
 		}
 		a.log.Error().Err(err).Msg("recording failed; doing it once more, to new files")
 	}
@@ -46,24 +77,29 @@ func (a *Appliance) commit(group []*task) error {
 		a.digests.release(t)
 		a.count(t)
 	}
-	// What was published before this group's sync is durable now.
-	if err := a.retire(); err != nil {
-		return err
-	}
-	return a.publish(group)
+	done, a.published = a.published, nil
+	return done, nil
 }
 
-// record makes the answers, writes the journal and makes both durable.
+// record makes the answers that are not made yet, writes the journal and makes
+// both durable.
 //
 // Crash: before the sync has returned, the answers are files in work/.made, which
 // the next start removes, and the journal has a torn tail or whole entries. The
 // requests are in work/ and are answered again: from the journal where it has the
 // entries, anew where it has not.
 func (a *Appliance) record(group []*task) error {
+	failed := a.vol.failed.Load()
 	var events []*journal.Event
 	for _, t := range group {
-		if err := a.spool.Make(t.it, t.refused, t.product); err != nil {
-			return err
+		if t.made && t.generation != failed {
+			// A sync failed since it was written, and may have lost it.
+			a.unmake(t)
+		}
+		if !t.made {
+			if err := a.make(t); err != nil {
+				return err
+			}
 		}
 		events = append(events, t.events...)
 	}
@@ -73,15 +109,20 @@ func (a *Appliance) record(group []*task) error {
 		}
 	}
 	a.counts.Syncs++
-	return a.vol.Sync()
+	err := a.vol.Sync()
+	if err == nil && a.vol.failed.Load() != failed {
+		err = errors.New("another sync has failed meanwhile")
+	}
+	return err
 }
 
-// publish makes the answers visible.
+// publish makes the answers visible. It returns what has to be recorded anew,
+// since another answer has taken the name. One goroutine at a time publishes, and
+// nothing is synced meanwhile but new wallets.
 //
 // Crash: some are visible and some are not; all are on record. The requests are in
 // work/ and are answered again with the same bytes.
-func (a *Appliance) publish(group []*task) error {
-	var again []*task
+func (a *Appliance) publish(group []*task) (again []*task) {
 	for _, t := range group {
 		err := a.spool.Publish(t.it)
 		switch {
@@ -90,8 +131,8 @@ func (a *Appliance) publish(group []*task) error {
 		case errors.Is(err, spool.ErrTaken):
 			// On record, and kept back: the partner gets it by asking again
 			// under another name.
-			a.spool.Unmake(t.it)
-			u := &task{it: t.it, digest: t.digest}
+			a.unmake(t)
+			u := &task{it: t.it, digest: t.digest, size: t.size}
 			u.refuse(nil, "", nameTaken())
 			again = append(again, u)
 		default:
@@ -102,44 +143,37 @@ func (a *Appliance) publish(group []*task) error {
 		}
 	}
 	a.counts.Stuck = len(a.stuck)
-	if len(again) > 0 {
-		return a.commit(again)
-	}
-	return nil
+	return again
 }
 
-// settle makes what was published durable and retires it. It is called when
-// nothing else is to be done.
-func (a *Appliance) settle() error {
-	if len(a.stuck) > 0 {
-		stuck := a.stuck
-		a.stuck = nil
-		if err := a.publish(stuck); err != nil {
-			return err
-		}
-	}
+// settle makes what was published durable, without a group, and returns the tasks
+// that can be retired.
+func (a *Appliance) settle() (done []*task, err error) {
 	if len(a.published) == 0 {
-		return nil
+		return nil, nil
 	}
+	failed := a.vol.failed.Load()
 	a.counts.Syncs++
-	if err := a.vol.Sync(); err != nil {
+	err = a.vol.Sync()
+	if err == nil && a.vol.failed.Load() != failed {
+		err = errors.New("another sync has failed meanwhile")
+	}
+	if err != nil {
 		// What was published may be lost with the next power cut, so nothing is
 		// retired: the next start publishes it again.
-		return fmt.Errorf("syncing what was published: %w", err)
+		return nil, fmt.Errorf("syncing what was published: %w", err)
 	}
-	return a.retire()
+	done, a.published = a.published, nil
+	return done, nil
 }
 
-// retire puts away the requests whose answers are visible for good.
-func (a *Appliance) retire() error {
-	for i, t := range a.published {
-		tag := hex.EncodeToString(t.digest[:8])
-		if err := a.spool.Retire(t.it, tag); err != nil {
-			a.published = a.published[i:]
+// retire puts away requests whose answers are visible for good.
+func (a *Appliance) retire(done []*task) error {
+	for _, t := range done {
+		if err := a.spool.Retire(t.it, hex.EncodeToString(t.digest[:8])); err != nil {
 			return err
 		}
 	}
-	a.published = a.published[:0]
 	return nil
 }
 

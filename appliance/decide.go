@@ -30,6 +30,9 @@ type task struct {
 	held   bool     // the digest is reserved for this task
 	size   int      // bytes it counts for in the pipeline
 
+	made       bool   // the product is written where nobody sees it
+	generation uint64 // how many syncs had failed before that
+
 	refused   bool
 	product   [][]byte // the answer, or the reason
 	events    []*journal.Event
@@ -51,7 +54,8 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 			if err := a.putBack(it); !errors.Is(err, fs.ErrExist) {
 				return nil, err
 			}
-			return nil, nil // it stays claimed until the next start
+			a.spool.Return(it, false) // it stays claimed
+			return nil, nil
 		}
 		asker, known, refusal, err := a.examine(c, t)
 		if err != nil {
@@ -96,6 +100,9 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 		if err := a.answer(c, t, asker, known, refusal); err != nil {
 			a.digests.release(t)
 			return nil, err
+		}
+		if a.make(t) != nil {
+			return t, nil // recording tries again, and says what is wrong
 		}
 		return t, nil
 	}
@@ -182,10 +189,8 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 	o := a.judge(c, t.it.Data, answer.Head{Request: t.digest})
 	a.approve(c, o, t)
 	os := []*outcome{o}
-	if err := a.create(c, os, t.digest); err != nil {
-		return err
-	}
-	if err := a.act(c, os); err != nil {
+	a.sign(c, os)
+	if err := a.keep(c, os, t.digest, false); err != nil {
 		return err
 	}
 	if o.refusal != nil {
@@ -289,6 +294,10 @@ type outcome struct {
 	wallet   *keyfs.Wallet
 	approval *policy.Approval
 
+	// passing: the refusal is for something of the moment, such as a read error on
+	// our disk. It must not become a line's verdict: the whole file is refused.
+	passing bool
+
 	event  journal.Event
 	answer []byte
 }
@@ -329,7 +338,7 @@ func (a *Appliance) judge(c *company, data []byte, head answer.Head) *outcome {
 		err = a.checkBind(c, o.wallet, req.Address)
 	}
 	if fault := o.refuseWith(err); fault != nil {
-		o.refusal = a.keyTrouble(c, fault)
+		a.keyTrouble(c, o, fault)
 	}
 	return o
 }
@@ -342,6 +351,10 @@ func (a *Appliance) checkBind(c *company, w *keyfs.Wallet, address string) error
 	other, err := a.keys.ByAddress(c.name, address)
 	if err != nil && !errors.Is(err, keyfs.ErrUnknown) {
 		return err
+	}
+	w, werr := a.keys.Lookup(c.name, w.ID()) // as it is now
+	if werr != nil {
+		return werr
 	}
 	if w.Address() != "" && w.Address() != address || err == nil && other.ID() != w.ID() {
 		return walletBound()
@@ -380,12 +393,14 @@ func noSuch(err error) bool {
 	return errors.Is(err, keyfs.ErrUnknown) || errors.Is(err, keyfs.ErrInvalid)
 }
 
-// keyTrouble turns trouble with a key file into a refusal that tells the partner
-// nothing about our disk; the log tells the operator all.
-func (a *Appliance) keyTrouble(c *company, err error) *reason.Refusal {
+// keyTrouble refuses for trouble with a key file. The partner is told nothing about
+// our disk; the log tells the operator all.
+func (a *Appliance) keyTrouble(c *company, o *outcome, err error) {
 	a.log.Error().Err(err).Str("company", c.name).Msg("wallet cannot be used")
-	return reason.New(reason.KeyUnusable, "tell the appliance's operator; its log names the file and the remedy",
+	o.refusal = reason.New(reason.KeyUnusable, "tell the appliance's operator, whose log names the cause; then drop it again",
 		"the wallet's key cannot be used").At("wallet")
+	damaged := (*keyfs.Damaged)(nil)
+	o.passing = !errors.As(err, &damaged) && !errors.Is(err, keyfs.ErrFault)
 }
 
 // approve asks the policy, in the order of the lines, so that of two lines that
@@ -401,31 +416,11 @@ func (a *Appliance) approve(c *company, o *outcome, owner any) {
 		o.refusal = reason.New(reason.NonceBusy, "drop the request again", "the appliance's memory could not be asked")
 	}
 	o.approval = ap
+	o.passing = o.refusal != nil && o.refusal.Code == reason.NonceBusy
 }
 
 func walletView(c *company, w *keyfs.Wallet) policy.Wallet {
 	return policy.Wallet{Company: c.name, ID: w.ID(), Curve: string(w.Curve()), Address: w.Address(), Active: w.Active()}
-}
-
-// act does what was approved and writes the answers, of wallets that were created
-// too. It may run for parts of a batch at once. Binding is safe to do again.
-func (a *Appliance) act(c *company, os []*outcome) error {
-	for _, o := range os {
-		if o.refusal != nil {
-			continue
-		}
-		switch o.req.Type {
-		case request.Sign:
-			a.sign(c, o)
-		case request.WalletCreate:
-			a.created(o)
-		case request.WalletBind:
-			if err := a.bind(c, o); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // schemes are keyfs's names of policy's schemes.
@@ -433,20 +428,66 @@ var schemes = map[policy.Scheme]keyfs.Scheme{
 	policy.ECDSA: keyfs.ECDSA, policy.ECDSARecoverable: keyfs.ECDSARecoverable, policy.Schnorr: keyfs.Schnorr,
 }
 
-// sign makes the one signature that the approval allows.
-func (a *Appliance) sign(c *company, o *outcome) {
-	plan, digest, ok := o.approval.Take()
-	if !ok {
-		panic("internal error: an approval was used twice")
+// sign makes the signatures that were approved, one for each approval, and writes
+// the answers. Nothing else comes of it: it may run for parts of a batch at once.
+func (a *Appliance) sign(c *company, os []*outcome) {
+	for _, o := range os {
+		if o.refusal != nil || o.req.Type != request.Sign {
+			continue
+		}
+		plan, digest, ok := o.approval.Take()
+		if !ok {
+			panic("internal error: an approval was used twice")
+		}
+		sig, err := o.wallet.Sign(schemes[plan.Scheme], digest)
+		if err != nil {
+			o.approval.Release()
+			o.approval = nil
+			a.keyTrouble(c, o, err)
+			continue
+		}
+		a.signed(o, plan, base64.StdEncoding.EncodeToString(sig))
 	}
-	sig, err := o.wallet.Sign(schemes[plan.Scheme], digest)
-	if err != nil {
-		o.approval.Release()
-		o.approval = nil
-		o.refusal = a.keyTrouble(c, err)
-		return
+}
+
+// keep does what lasts in db/: it makes wallets and binds them, in the order of the
+// lines, and writes the answers. With whole set, nothing is bound if one of the
+// bindings has become impossible since it was judged.
+//
+// Crash: doing it again finds what was done. Wallets that a refused file has left
+// are known to nobody.
+func (a *Appliance) keep(c *company, os []*outcome, file [32]byte, whole bool) error {
+	if err := a.create(c, os, file); err != nil {
+		return err
 	}
-	a.signed(o, plan, base64.StdEncoding.EncodeToString(sig))
+	var binds []*outcome
+	for _, o := range os {
+		if o.refusal == nil && o.req.Type == request.WalletBind {
+			binds = append(binds, o)
+		}
+	}
+	if len(binds) == 0 {
+		return nil
+	}
+	a.binding.Lock()
+	defer a.binding.Unlock()
+	if whole {
+		for _, o := range binds {
+			err := a.checkBind(c, o.wallet, o.req.Address)
+			if err = o.refuseWith(err); err != nil {
+				a.keyTrouble(c, o, err)
+			}
+			if o.refusal != nil {
+				return nil
+			}
+		}
+	}
+	for _, o := range binds {
+		if err := a.bind(c, o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // signed writes the answer and the event of a signature.
@@ -491,7 +532,7 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	var damaged *keyfs.Damaged
 	if errors.As(err, &damaged) {
 		for _, o := range which {
-			o.refusal = a.keyTrouble(c, err)
+			a.keyTrouble(c, o, err)
 		}
 		return nil
 	}
@@ -500,6 +541,7 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	}
 	for i, o := range which {
 		o.wallet = wallets[i]
+		a.created(o)
 	}
 	return nil
 }
@@ -529,7 +571,7 @@ func (a *Appliance) bind(c *company, o *outcome) error {
 		return o.refuseWith(walletBound()) // bound by another request since judge looked
 	}
 	if damaged := (*keyfs.Damaged)(nil); errors.As(err, &damaged) {
-		o.refusal = a.keyTrouble(c, err) // its files have changed since they were read
+		a.keyTrouble(c, o, err) // its files have changed since they were read
 		return nil
 	}
 	if err != nil {

@@ -17,8 +17,13 @@ import (
 // journal: the same bytes, with nothing decided, signed or recorded anew. It is
 // also how an answer that was on record, but not published when a crash came, is
 // made again.
+//
+// An error is the journal's: the appliance must stop.
 func (a *Appliance) repeat(c *company, t *task, known *journal.Event) error {
 	err := a.rebuild(c, t, known)
+	if unread := (*unreadable)(nil); errors.As(err, &unread) {
+		return err
+	}
 	if err == nil && digestOf(t.product) != known.Result && !t.refused {
 		err = errors.New("what was made again differs from what is on record")
 	}
@@ -28,10 +33,17 @@ func (a *Appliance) repeat(c *company, t *task, known *journal.Event) error {
 	a.log.Error().Err(err).Str("company", c.name).Str("name", t.it.SafeName()).Time("answered", known.Time).
 		Msg("an answer cannot be made again")
 	t.events, t.refused = nil, false
-	t.refuse(nil, "", reason.New(reason.AnswerLost, "look for the answer where you keep the earlier ones",
-		"this request was answered before, and its answer can no longer be made"))
+	t.refuse(nil, "", reason.New(reason.AnswerLost, "look for the answer where you keep the earlier ones, or ask the operator, whose log names the cause",
+		"this request was answered before, and its answer cannot be made again now"))
 	return nil
 }
+
+// unreadable: what is on record could not be read. Whether it can be made again is
+// not known then.
+type unreadable struct{ err error }
+
+func (u *unreadable) Error() string { return "reading what is on record: " + u.err.Error() }
+func (u *unreadable) Unwrap() error { return u.err }
 
 func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
 	switch known.Kind {
@@ -65,29 +77,37 @@ func (a *Appliance) rebuildBatch(c *company, t *task, known *journal.Event) erro
 		parts = append(parts, nil)
 	}
 	i, refused := 0, 0
+	var unfit error // as opposed to an error of the journal's own
+	misfit := func(err error) error {
+		unfit = err
+		return err
+	}
 	err = a.journal.Lines(known, func(ev *journal.Event) error {
 		if i >= len(b.Lines) || ev.Line != b.First+i {
-			return fmt.Errorf("the record of line %d does not fit the batch", ev.Line)
+			return misfit(fmt.Errorf("the record of line %d does not fit the batch", ev.Line))
 		}
 		h := answer.Head{Request: t.digest, Line: ev.Line}
 		var line []byte
 		if ev.Code != "" {
 			r, reference, err := readRefusal(ev)
 			if err != nil {
-				return err
+				return misfit(err)
 			}
 			refused++
 			h.Reference = reference
 			line = answer.AppendRefusal(nil, h, "", r)
 		} else if line, err = a.rebuildOne(c, b.Lines[i], h, ev); err != nil {
-			return err
+			return misfit(err)
 		}
 		parts = append(parts, line)
 		i++
 		return nil
 	})
+	if unfit != nil {
+		return unfit
+	}
 	if err != nil {
-		return err
+		return &unreadable{err}
 	}
 	if i != len(b.Lines) {
 		return fmt.Errorf("%d of %d lines are on record", i, len(b.Lines))

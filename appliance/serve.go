@@ -24,19 +24,30 @@ const (
 const again = 20 * time.Millisecond
 
 // pipeline is one run of the appliance: a dispatcher finds items, workers take
-// them, the committer records and publishes them. Each owns what it touches, and
-// all end when the dispatcher does.
+// them, the committer records them, and while it gathers and records the next
+// group a publisher makes the one before visible and a retirer puts away the one
+// before that. Each owns what it touches, and all end when the dispatcher does.
 type pipeline struct {
 	a     *Appliance
 	ctx   context.Context
 	items chan *spool.Item
 	tasks chan *task
+	done  chan []*task // to be retired
 
-	out atomic.Int64 // items sent to workers and not yet committed or put back
+	out   atomic.Int64 // items sent to workers and not yet published or put back
+	ahead atomic.Int64 // of these, those that the committer has not got yet
+
+	publishing *publishing // owned by the committer
 
 	mu    sync.Mutex
 	room  *sync.Cond // bytes or out has shrunk
 	bytes int64
+}
+
+// publishing is a group that is being published.
+type publishing struct {
+	ended chan struct{} // closed at the end
+	again []*task       // to be recorded anew; valid after the end
 }
 
 // Serve answers what comes until ctx is done; then it finishes what it has begun
@@ -83,18 +94,24 @@ func (a *Appliance) run(ctx context.Context, dispatch func(*pipeline)) error {
 	a.cut = cut
 	a.mu.Unlock()
 
-	p := &pipeline{a: a, ctx: ctx, items: make(chan *spool.Item, inFlight), tasks: make(chan *task, inFlight)}
+	p := &pipeline{
+		a: a, ctx: ctx,
+		items: make(chan *spool.Item, inFlight), tasks: make(chan *task, inFlight), done: make(chan []*task, 4),
+	}
 	p.room = sync.NewCond(&p.mu)
-	var workers, committer sync.WaitGroup
+	var workers, committer, retirer sync.WaitGroup
 	for range a.cfg.Workers {
 		workers.Go(p.work)
 	}
 	committer.Go(p.commit)
+	retirer.Go(p.retire)
 	dispatch(p)
 	close(p.items)
 	workers.Wait()
 	close(p.tasks)
 	committer.Wait()
+	close(p.done)
+	retirer.Wait()
 	return a.failed()
 }
 
@@ -113,15 +130,24 @@ func (a *Appliance) serial(ctx context.Context) error {
 				group = append(group, t)
 			}
 		}
-		if err == nil && len(group) > 0 {
-			err = a.commit(group)
+		for err == nil && len(group) > 0 {
+			var done []*task
+			if done, err = a.commit(group); err == nil {
+				err = a.retire(done)
+			}
+			if err == nil {
+				group = a.publish(group)
+			}
 		}
 		if err != nil {
 			break
 		}
 		a.spool.Retry()
 		if items, err = a.spool.Next(a.cfg.Group); err == nil && len(items) == 0 {
-			err = a.settle()
+			var done []*task
+			if done, err = a.settle(); err == nil {
+				err = a.retire(done)
+			}
 			break
 		}
 	}
@@ -138,14 +164,22 @@ func (p *pipeline) send(it *spool.Item) {
 	for p.out.Load() > 0 && (p.out.Load() >= inFlight || p.bytes+size > bytesInFlight) {
 		p.room.Wait()
 	}
-	p.bytes += size
-	p.out.Add(1)
 	p.mu.Unlock()
+	p.enter(len(it.Data))
+	p.ahead.Add(1)
 	p.items <- it
 }
 
-// done ends an item's time in the pipeline.
-func (p *pipeline) done(size int) {
+// enter begins an item's time in the pipeline.
+func (p *pipeline) enter(size int) {
+	p.mu.Lock()
+	p.bytes += int64(size)
+	p.out.Add(1)
+	p.mu.Unlock()
+}
+
+// leave ends an item's time in the pipeline.
+func (p *pipeline) leave(size int) {
 	p.mu.Lock()
 	p.out.Add(-1)
 	p.bytes -= int64(size)
@@ -275,18 +309,19 @@ func enough(sp durable.Space, reserve uint64) bool {
 
 // work takes items until there are no more.
 func (p *pipeline) work() {
+	a := p.a
 	for it := range p.items {
 		size := len(it.Data)
-		if p.a.failed() != nil || p.ctx.Err() != nil && !it.Claimed {
-			p.done(size)
-			continue // still in the inbox or in work/: the next start sees it
-		}
-		t, err := p.a.take(it)
-		if err != nil {
-			p.a.fail(err)
-		}
+		var t *task
+		if a.failed() == nil && (p.ctx.Err() == nil || it.Claimed) {
+			var err error
+			if t, err = a.take(it); err != nil {
+				a.fail(err)
+			}
+		} // else still in the inbox or in work/: the next start sees it
 		if t == nil {
-			p.done(size)
+			p.ahead.Add(-1)
+			p.leave(size)
 			continue
 		}
 		t.size = size
@@ -296,62 +331,120 @@ func (p *pipeline) work() {
 
 // commit gathers tasks into groups and commits them, until there are no more.
 func (p *pipeline) commit() {
-	var group []*task
 	wait := time.NewTimer(time.Hour)
 	defer wait.Stop()
-	open := true
 	retry := time.NewTicker(time.Second)
 	defer retry.Stop()
-	for open {
-		var t *task
-		var ok bool
+	for open := true; open; {
+		var published chan struct{}
+		if p.publishing != nil {
+			published = p.publishing.ended
+		}
+		var group []*task
 		select {
-		case t, ok = <-p.tasks:
-		case <-retry.C:
-			p.flush(nil) // what could not be published may be possible now
-			continue
-		}
-		if !ok {
-			break
-		}
-		group = append(group[:0], t)
-		wait.Reset(p.a.cfg.Wait)
-	gather:
-		for len(group) < p.a.cfg.Group && p.out.Load() > int64(len(group)) {
-			select {
-			case t, ok := <-p.tasks:
-				if !ok {
-					open = false
-					break gather
-				}
-				group = append(group, t)
-			case <-wait.C:
-				break gather
+		case t, ok := <-p.tasks:
+			if open = ok; ok {
+				wait.Reset(p.a.cfg.Wait)
+				group, open = p.gather(t, wait.C)
 			}
+		case <-published:
+		case <-retry.C: // what could not be published may be possible now
 		}
 		p.flush(group)
 	}
-	if p.a.failed() == nil {
-		if err := p.a.settle(); err != nil {
-			p.a.fail(err)
+	// What has to be recorded anew now is a refusal and always finds a name.
+	for p.publishing != nil {
+		p.flush(nil)
+	}
+	p.flush(nil)
+}
+
+// gather collects a group that begins with t. open is false at the end of all
+// tasks.
+func (p *pipeline) gather(t *task, timeout <-chan time.Time) (group []*task, open bool) {
+	for {
+		p.ahead.Add(-1)
+		group = append(group, t)
+		if len(group) >= p.a.cfg.Group || p.ahead.Load() == 0 {
+			return group, true
+		}
+		select {
+		case t, open = <-p.tasks:
+			if !open {
+				return group, false
+			}
+		case <-timeout:
+			return group, true
 		}
 	}
 }
 
-// flush commits a group, and settles if nothing else is under way.
+// flush commits a group and has it published. Without one it waits for the group
+// before to be published, and makes that durable if nothing else is under way.
 func (p *pipeline) flush(group []*task) {
 	a := p.a
-	if a.failed() == nil && len(group) > 0 {
-		if err := a.commit(group); err != nil {
-			a.fail(err)
+	// The sync that makes this group durable does the same for the one before.
+	if p.publishing != nil {
+		<-p.publishing.ended
+		group = append(group, p.publishing.again...)
+		p.publishing = nil
+	}
+	if a.failed() == nil && len(a.stuck) > 0 && len(group) == 0 {
+		stuck := a.stuck
+		a.stuck = nil
+		group = a.publish(stuck)
+		for _, t := range group {
+			p.enter(t.size)
 		}
 	}
-	for _, t := range group {
-		p.done(t.size)
+	var done []*task
+	var err error
+	if a.failed() == nil && len(group) > 0 {
+		if done, err = a.commit(group); err == nil {
+			p.publish(group)
+			group = nil
+		}
+	} else if a.failed() == nil && p.out.Load() == 0 {
+		done, err = a.settle()
 	}
-	if p.out.Load() == 0 && a.failed() == nil {
-		if err := a.settle(); err != nil {
-			a.fail(err)
+	for _, t := range group {
+		a.unmake(t)
+		p.leave(t.size)
+	}
+	if err != nil {
+		a.fail(err)
+	} else if len(done) > 0 {
+		p.done <- done
+	}
+}
+
+// publish begins to publish a group.
+func (p *pipeline) publish(group []*task) {
+	pub := &publishing{ended: make(chan struct{})}
+	p.publishing = pub
+	go func() {
+		defer close(pub.ended)
+		pub.again = p.a.publish(group)
+		again := map[*spool.Item]bool{}
+		for _, t := range pub.again {
+			again[t.it] = true
+		}
+		for _, t := range group {
+			if !again[t.it] {
+				p.leave(t.size)
+			}
+		}
+	}()
+}
+
+// retire puts away what is published for good, until there is no more.
+func (p *pipeline) retire() {
+	for done := range p.done {
+		if p.a.failed() != nil {
+			continue // they are found in work/, and answered with the same bytes
+		}
+		if err := p.a.retire(done); err != nil {
+			p.a.fail(err)
 		}
 	}
 }

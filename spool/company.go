@@ -28,9 +28,11 @@ type company struct {
 	foreign                  bool   // new files do not get that group by themselves
 	work                     durable.Dir
 	archive                  durable.Dir
-	day                      durable.Dir // where retired requests go at present
-	dayName                  string
-	dayCount                 int
+
+	archiveMu sync.Mutex  // guards the following; held while something is put there
+	day       durable.Dir // where retired requests go at present
+	dayName   string
+	dayCount  int
 
 	walk durable.Entries // owned by Next
 
@@ -53,9 +55,9 @@ const again = time.Second
 // maxSeen bounds the memory of one company's files that do not verify.
 const maxSeen = 4096
 
-// archivePortion is how many requests go into one directory of the archive, so
+// archivePortion is how many files go into one directory of the archive, so
 // that no directory grows without end and adding to it stays cheap.
-const archivePortion = 4096
+const archivePortion = 8192
 
 func (s *Spool) openCompany(name string) (*company, error) {
 	c := &company{name: name, root: s.root, seen: map[string]pair{}}
@@ -440,11 +442,11 @@ func readWhole(f durable.File, info durable.Info) ([]byte, error) {
 // archiveDir is the directory to which requests are retired at present:
 // archive/<company>/<day>/<time>. It needs no sync of its own: a request that is
 // moved there before the directory is durable is lost from it together with it,
-// and is then still in work/.
-func (c *company) archiveDir(now time.Time) (durable.Dir, error) {
+// and is then still in work/. anew says that the handle is not to be trusted.
+func (c *company) archiveDir(now time.Time, anew bool) (durable.Dir, error) {
 	now = now.UTC()
 	dayName := now.Format("2006-01-02")
-	if c.day != nil && c.dayName == dayName && c.dayCount < archivePortion {
+	if !anew && c.day != nil && c.dayName == dayName && c.dayCount < archivePortion {
 		c.dayCount++
 		return c.day, nil
 	}

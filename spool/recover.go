@@ -158,16 +158,7 @@ func (s *Spool) sendAfter(c *company, base, sig string) error {
 			return err
 		}
 	}
-	return s.putAwaySig(c, sig)
-}
-
-// putAwaySig archives a signature whose request was put away before.
-func (s *Spool) putAwaySig(c *company, sig string) error {
-	day, err := c.archiveDir(s.cfg.Now())
-	if err != nil {
-		return err
-	}
-	return s.putAway(c.work, sig, day, "signature-"+sig)
+	return s.archive(c, sig, "signature-"+sig)
 }
 
 // Left counts what lies in the inboxes: files that wait to become complete, and

@@ -51,12 +51,35 @@ type check struct {
 	report  Report
 	verdict map[requestKey]*journal.Event
 	result  map[[32]byte]bool // digests of all answers on record
-	verify  func(*answer.Answer) error
+	at      map[place]bool    // what lies where
+
+	verify func(*answer.Answer) error
 }
 
 type requestKey struct {
 	company string
 	digest  [32]byte
+}
+
+// place is a request's bytes in a state, under the name that the partner gave.
+type place struct {
+	requestKey
+	state, name string
+}
+
+// The states of a place. Answered and refused are those of an answer and a reason
+// that name the request.
+const (
+	inInbox    = "inbox"
+	inWork     = "work"
+	inArchive  = "archive"
+	inRejected = "rejected"
+	answered   = "answered"
+	refused    = "refused"
+)
+
+func (c *check) put(company, state, name string, digest [32]byte) {
+	c.at[place{requestKey{company, digest}, state, name}] = true
 }
 
 func (c *check) fault(format string, args ...any) {
@@ -74,7 +97,7 @@ func Check(vol durable.FS, drops []Drop, atRest bool, verify func(*answer.Answer
 	defer root.Close()
 	c := &check{
 		root: root, verify: verify,
-		verdict: map[requestKey]*journal.Event{}, result: map[[32]byte]bool{},
+		verdict: map[requestKey]*journal.Event{}, result: map[[32]byte]bool{}, at: map[place]bool{},
 	}
 	c.journal()
 	companies := map[string]bool{}
@@ -82,12 +105,14 @@ func Check(vol durable.FS, drops []Drop, atRest bool, verify func(*answer.Answer
 		companies[d.Company] = true
 	}
 	for name := range companies {
+		c.files(name, inInbox, "spool", name, "inbox")
+		c.files(name, inWork, "work", name)
 		c.outbox(name)
 		c.rejected(name)
 	}
-	inArchive := c.archive()
+	c.archive()
 	for _, d := range drops {
-		c.drop(d, inArchive, atRest)
+		c.drop(d, atRest)
 	}
 	if atRest {
 		c.leftovers()
@@ -171,6 +196,15 @@ func (c *check) each(f func(name string, data []byte), path ...string) {
 	}
 }
 
+// files notes what lies in a directory.
+func (c *check) files(company, state string, path ...string) {
+	c.each(func(name string, data []byte) {
+		if data != nil {
+			c.put(company, state, name, sha256.Sum256(data))
+		}
+	}, path...)
+}
+
 // outbox checks every visible answer.
 func (c *check) outbox(company string) {
 	c.each(func(name string, data []byte) {
@@ -197,6 +231,7 @@ func (c *check) outbox(company string) {
 				c.fault("%s: request_sha256 is %q", where, a.Request)
 				return
 			}
+			c.put(company, answered, name, [32]byte(digest))
 			ev := c.verdict[requestKey{company, [32]byte(digest)}]
 			if ev == nil {
 				c.fault("%s answers a request that is not on record", where)
@@ -211,6 +246,9 @@ func (c *check) outbox(company string) {
 func (c *check) rejected(company string) {
 	c.each(func(name string, data []byte) {
 		if !strings.HasSuffix(name, spool.ReasonSuffix) {
+			if data != nil {
+				c.put(company, inRejected, "", sha256.Sum256(data))
+			}
 			return
 		}
 		where := company + "/rejected/" + name
@@ -222,12 +260,17 @@ func (c *check) rejected(company string) {
 		if a.Code == "" || a.Message == "" {
 			c.fault("%s gives no reason", where)
 		}
+		digest, err := hex.DecodeString(a.Request)
+		if err == nil && len(digest) == 32 {
+			c.put(company, refused, a.Name, [32]byte(digest))
+		} else {
+			c.put(company, refused, a.Name, [32]byte{})
+		}
 		if c.result[sha256.Sum256(data)] {
 			return
 		}
 		// The same refusal under another name differs by that name only; its
 		// verdict is on record.
-		digest, err := hex.DecodeString(a.Request)
 		if err == nil && len(digest) == 32 && c.verdict[requestKey{company, [32]byte(digest)}] != nil {
 			return
 		}
@@ -235,16 +278,8 @@ func (c *check) rejected(company string) {
 	}, "spool", company, "rejected")
 }
 
-// archived names a file in the archive: the same bytes may have been asked for
-// under several names.
-type archived struct {
-	requestKey
-	name string
-}
-
-// archive returns all archived files.
-func (c *check) archive() map[archived]bool {
-	found := map[archived]bool{}
+// archive notes all archived files.
+func (c *check) archive() {
 	names := func(path ...string) (list []string) {
 		d, err := durable.SubPath(c.root, path...)
 		if err != nil {
@@ -265,70 +300,42 @@ func (c *check) archive() map[archived]bool {
 				c.each(func(name string, data []byte) {
 					_, name, _ = strings.Cut(name, "-") // the tag
 					name, _, _ = strings.Cut(name, "~") // the number of a further copy
-					found[archived{requestKey{company, sha256.Sum256(data)}, name}] = true
+					c.put(company, inArchive, name, sha256.Sum256(data))
 				}, "archive", company, day, part)
 			}
 		}
 	}
-	return found
 }
 
 // drop checks what became of one request.
-func (c *check) drop(d Drop, inArchive map[archived]bool, atRest bool) {
+func (c *check) drop(d Drop, atRest bool) {
 	digest := sha256.Sum256(d.Data)
-	same := func(path ...string) bool {
-		name := path[len(path)-1]
-		dir, err := durable.SubPath(c.root, path[:len(path)-1]...)
-		if err != nil {
-			return false
-		}
-		defer dir.Close()
-		data, err := durable.ReadFile(dir, name, maxFile)
-		return err == nil && sha256.Sum256(data) == digest
-	}
+	is := func(state, name string) bool { return c.at[place{requestKey{d.Company, digest}, state, name}] }
 	what := d.Company + "/" + d.Name
-	inbox := same("spool", d.Company, "inbox", d.Name)
-	work := same("work", d.Company, d.Name)
-	done := inArchive[archived{requestKey{d.Company, digest}, d.Name}]
-	var refused bool
-	c.each(func(name string, data []byte) {
-		refused = refused || !strings.HasSuffix(name, spool.ReasonSuffix) && data != nil && sha256.Sum256(data) == digest
-	}, "spool", d.Company, "rejected")
-	if !inbox && !work && !done && !refused {
+	inbox, work, done := is(inInbox, d.Name), is(inWork, d.Name), is(inArchive, d.Name)
+	// In rejected/ it may have any name, but a reason beside it tells its own. The
+	// reason for a file that was not read does not know its bytes.
+	back := is(inRejected, "") && (is(refused, d.Name) || c.at[place{requestKey{d.Company, [32]byte{}}, refused, d.Name}])
+	if !inbox && !work && !done && !back {
 		c.fault("%s is lost: it is in neither inbox, work, archive nor rejected", what)
 	}
-	if inbox {
-		c.report.Waiting++
-	}
-	if work {
-		c.report.Claimed++
-	}
-	answered := false
-	c.each(func(name string, data []byte) {
-		if name != spool.AnswerName(d.Name) {
-			return
+	has := is(answered, spool.AnswerName(d.Name))
+	for in, count := range map[*int]bool{
+		&c.report.Waiting: inbox, &c.report.Claimed: work, &c.report.Answered: has, &c.report.Refused: back,
+	} {
+		if count {
+			*in++
 		}
-		for _, line := range strings.SplitAfter(string(data), "\n") {
-			if a, err := answer.Parse([]byte(line)); err == nil && a.Request == hex.EncodeToString(digest[:]) {
-				answered = true
-			}
-		}
-	}, "spool", d.Company, "outbox")
-	if answered {
-		c.report.Answered++
 	}
-	if refused {
-		c.report.Refused++
-	}
-	if done && !answered {
+	if done && !has {
 		c.fault("%s is archived, and no answer to it is in the outbox", what)
 	}
 	if atRest {
 		if inbox || work {
 			c.fault("%s is still waiting (inbox %t, work %t)", what, inbox, work)
 		}
-		if answered == refused {
-			c.fault("%s must end in exactly one of outbox (%t) and rejected (%t)", what, answered, refused)
+		if has == back {
+			c.fault("%s must end in exactly one of outbox (%t) and rejected (%t)", what, has, back)
 		}
 	}
 }

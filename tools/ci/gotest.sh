@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs go test and fails if a test was skipped, so that a missing tool cannot
-# pass for a green run. The output is go test's own, without the -v noise.
+# pass for a green run. The output is go test's own, without the -v noise; the
+# names of what failed come last, where a log that was cut still has them.
 set -euo pipefail
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -9,6 +10,8 @@ status=0
 if [ "$status" -ne 0 ]; then
 	# Everything but the tests that passed.
 	grep -vE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" || true
+	echo "what failed:"
+	grep -E -A12 '^\s*--- FAIL|^panic:|^FAIL\s|^fatal error:' "$log" | grep -vE '^\s*(=== |--- PASS)' | tail -n 80 || true
 	exit "$status"
 fi
 grep -E '^(ok|\?|FAIL)\b|no test files' "$log" || true
