@@ -49,7 +49,7 @@ type Config struct {
 
 	// Group and Wait bound a group commit: it is closed when it has Group
 	// items, when its first item has waited for Wait, or when nothing more is
-	// under way. Defaults 64 and 2 ms.
+	// under way. Defaults 128 and 2 ms.
 	Group int
 	Wait  time.Duration
 
@@ -142,7 +142,7 @@ func (c Config) withDefaults() Config {
 		c.Rescan = 5 * time.Second
 	}
 	if c.Group <= 0 {
-		c.Group = 64
+		c.Group = 128
 	}
 	if c.Wait <= 0 {
 		c.Wait = 2 * time.Millisecond

@@ -48,6 +48,10 @@ func modelConfig() appliance.Config {
 func round(vol durable.FS, fresh bool) error {
 	cfg := modelConfig()
 	cfg.AllowNew = fresh
+	return live(vol, cfg)
+}
+
+func live(vol durable.FS, cfg appliance.Config) error {
 	a, err := appliance.Open(vol, cfg)
 	if err != nil {
 		return err
@@ -168,6 +172,11 @@ func (s *scene) finish(v *modelfs.Volume) error {
 			return fmt.Errorf("the answer %s was visible, and differs after recovery:\n%s\n%s", name, data, after[name])
 		}
 	}
+	for name, data := range after {
+		if strings.Contains(data, "key-unusable") {
+			return fmt.Errorf("a fault that has passed became the verdict on a line of %s:\n%s", name, data)
+		}
+	}
 	if list := v.List("spool/acme/inbox"); len(list) > 0 {
 		return fmt.Errorf("after recovery the inbox holds %q", list)
 	}
@@ -270,6 +279,49 @@ func (s *scene) crashAt(k int, fault modelfs.Fault, tried *atomic.Int64) error {
 		}
 	}
 	return nil
+}
+
+// TestCrashPipelined is the round with its stages side by side, as Serve has them:
+// which call a fault meets differs from run to run, what must come of it does not.
+func TestCrashPipelined(t *testing.T) {
+	s := newScene(t)
+	cfg := modelConfig()
+	cfg.Serial, cfg.AllowNew, cfg.Group, cfg.Workers = false, false, 3, 3
+	plain := s.vol.Clone()
+	if err := live(plain, cfg); err != nil {
+		t.Fatal(err)
+	}
+	calls := len(plain.Calls())
+	if err := s.finish(plain); err != nil {
+		t.Fatalf("without a fault: %v", err)
+	}
+	samples := 200
+	if testing.Short() {
+		samples = 20
+	}
+	for i := range samples {
+		k, f := 1+i*calls/samples, faults[i%len(faults)]
+		v := s.vol.Clone()
+		v.SetFault(func(c modelfs.Call) modelfs.Fault {
+			if c.N == k {
+				return f.fault
+			}
+			return modelfs.None
+		})
+		err := live(v, cfg)
+		v.SetFault(nil)
+		if errors.Is(err, errEndless) {
+			t.Fatalf("call %d %s: %v", k, f.name, err)
+		}
+		for _, choice := range []modelfs.Choice{modelfs.KeepNothing, modelfs.NamesWithGarbage, modelfs.KeepRandom(uint64(k))} {
+			if ferr := s.finish(v.Clone().Crash(choice)); ferr != nil {
+				t.Fatalf("call %d %s, power cut (%v) after %v: %v", k, f.name, choice, err, ferr)
+			}
+		}
+		if ferr := s.finish(v.Clone()); ferr != nil {
+			t.Fatalf("call %d %s, restart after %v: %v", k, f.name, err, ferr)
+		}
+	}
 }
 
 // TestSyncNeverWorks: when every syncfs from some point on fails, the appliance

@@ -16,7 +16,7 @@ import (
 // they take, and how long a partner waits behind another's flood. Three groups are
 // enough to keep the processors busy while a group is being synced.
 const (
-	inFlight      = 192
+	inFlight      = 512
 	bytesInFlight = 96 << 20
 )
 

@@ -389,3 +389,41 @@ func TestFairness(t *testing.T) {
 	}
 	t.Errorf("beta has not come among %d", seen)
 }
+
+// TestFairnessInterrupted: that the companies are listed again and again does not
+// give the first one its turn again and again.
+func TestFairnessInterrupted(t *testing.T) {
+	b := newBench(t, "acme", "beta")
+	for i := range 2000 {
+		b.put(fmt.Sprintf("%s%04d.json", in, i), "{}")
+		b.put(fmt.Sprintf("%s%04d.json.sig", in, i), "sig")
+	}
+	b.put("spool/beta/inbox/pay.json", "{}")
+	b.put("spool/beta/inbox/pay.json.sig", "sig")
+	for range 4 {
+		b.ok(b.s.SetCompanies([]string{"acme", "beta"}))
+		if got, _ := b.next(); slices.Contains(got, "beta/pay.json") {
+			return
+		}
+	}
+	t.Error("beta did not have its turn")
+}
+
+// TestClaimedWaits: an item that cannot go back comes again with the next list of
+// companies, and not before.
+func TestClaimedWaits(t *testing.T) {
+	b := newBench(t, "acme")
+	b.put(in+"pay.json", "{}")
+	b.put(in+"pay.json.sig", "sig")
+	it := b.one()
+	_, err := b.s.Claim(it)
+	b.ok(err)
+	b.s.Return(it, false)
+	b.s.Retry()
+	got, _ := b.next()
+	b.want("before", got)
+	b.ok(b.s.SetCompanies([]string{"acme"}))
+	if again := b.one(); again != it || !again.Claimed {
+		t.Errorf("got %+v", again)
+	}
+}

@@ -206,12 +206,6 @@ func checkName(op, name string) error {
 	return nil
 }
 
-// moving is held during a move. The kernel lets one rename between directories
-// happen at a time on a file system (s_vfs_rename_mutex), and waits for it on the
-// processor; waiting here lets another goroutine have the processor meanwhile, which
-// is worth a twelfth of all that a small request costs.
-var moving sync.Mutex
-
 type dir struct {
 	fd   int
 	path string // as opened, for messages only
@@ -303,8 +297,6 @@ func (d *dir) Move(name string, to Dir, toName string) error {
 	if !ok {
 		return &fs.PathError{Op: "move", Path: d.in(name), Err: errors.New("internal error: target is on another kind of volume")}
 	}
-	moving.Lock()
-	defer moving.Unlock()
 	err := retry(func() error {
 		return unix.Renameat2(d.fd, name, t.fd, toName, unix.RENAME_NOREPLACE)
 	})
