@@ -125,7 +125,7 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.SigWait, "sig-wait", 15*time.Minute, "refuse a request whose signature has not come for this long")
 	f.DurationVar(&c.Rescan, "rescan", 5*time.Second, "walk through the inboxes this often, whatever the kernel tells")
 	f.BoolVar(&o.watch, "watch", true, "ask the kernel to tell what comes (inotify)")
-	f.IntVar(&c.Group, "group", 64, "put at most this many files on record at once")
+	f.IntVar(&c.Group, "group", 128, "put at most this many files on record at once")
 	f.Uint64Var(&c.Reserve, "reserve", 64<<20, "claim nothing when fewer bytes than this are free")
 	f.StringVar(&o.logFormat, "log-format", "auto", "json, pretty, or auto: pretty on a terminal")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
