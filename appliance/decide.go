@@ -326,7 +326,7 @@ func (a *Appliance) judge(c *company, data []byte, head answer.Head) *outcome {
 	if err == nil {
 		o.req = req
 		o.head.Reference = req.Reference
-		err = policy.Fresh(req, a.cfg.ID, a.now())
+		err = c.policy.Fresh(req, a.cfg.ID, a.now())
 	}
 	if err == nil && req.Type != request.WalletCreate {
 		o.wallet, err = a.findWallet(c, req.Wallet)
@@ -409,7 +409,7 @@ func (a *Appliance) approve(c *company, o *outcome, owner any) {
 	if o.refusal != nil || o.req.Type != request.Sign {
 		return
 	}
-	ap, err := c.policy.Sign(o.req, walletView(c, o.wallet), a.once, owner)
+	ap, err := c.policy.Sign(o.req, walletView(c, o.wallet), a.once, a.now(), owner)
 	if fault := o.refuseWith(err); fault != nil {
 		// The memory could not be asked. Nothing is signed without it.
 		a.fail(fault)

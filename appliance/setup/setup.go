@@ -13,10 +13,10 @@
 //	│       └── <company>/            0700
 //	│           ├── company.json      0600  {"name":"<company>","status":"active"}
 //	│           ├── allowed_signers   0600  who may sign its requests
-//	│           ├── authorized_keys   0600  who may log in by SFTP, empty
+//	│           ├── authorized_keys   0600  who may log in by SFTP
 //	│           └── policy.json       0600  {"replace":false,"data":"safe"}
 //	├── spool/                        0755
-//	│   └── <company>/                0755  fit to be an OpenSSH ChrootDirectory
+//	│   └── <company>/, admin/        0755  fit to be an OpenSSH ChrootDirectory
 //	│       ├── inbox/                0700, or 2770 for the partner's group
 //	│       ├── outbox/               the same
 //	│       └── rejected/             the same
@@ -48,13 +48,15 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"signdrop/appliance/auth"
 	"signdrop/appliance/policy"
 	"signdrop/keyfs"
 	"signdrop/spool/durable"
 )
+
+// thresholdFile holds how many administrators a command takes.
+const thresholdFile = "threshold"
 
 // Administrators is the company name that only administrators use.
 const Administrators = "admin"
@@ -66,6 +68,12 @@ type Plan struct {
 	Threshold int      // how many administrators a command takes; 0 for 1, or for what is there
 	Company   string   // the company to serve
 	Signers   []Signer // keys that may sign the company's requests
+
+	// For a company that is new.
+	Title          string // its name for people
+	Created        string // the request_sha256 of the command that asks for it
+	AuthorizedKeys []byte // who may log in by SFTP
+	Policy         []byte // its policy.json; the careful one if nil
 
 	// Group is the id of the partner's group, which may write into the three
 	// directories of the company's spool; nil if there is none.
@@ -138,6 +146,7 @@ type maker struct {
 	// What look has found out.
 	admins    *list
 	threshold int
+	unset     bool // nobody is an administrator yet
 	company   *list
 }
 
@@ -161,6 +170,9 @@ func (m *maker) look() error {
 		}
 	}
 	if m.admins, err = readList(m.root, namespacesAdmin, "db", "admins"); err != nil {
+		return err
+	}
+	if err := m.checkAdmins(); err != nil {
 		return err
 	}
 	if err := m.admins.add(m.plan.Admins); err != nil {
@@ -230,14 +242,29 @@ func (m *maker) checkNoJournal() error {
 	})
 }
 
+// checkAdmins sees to it that the administrators are set once: by whoever sets up
+// the volume first. After that only they themselves change who they are.
+func (m *maker) checkAdmins() error {
+	m.unset = m.admins.len() == 0
+	if m.unset {
+		return nil
+	}
+	for _, s := range m.plan.Admins {
+		if !m.admins.holds(s.Key) {
+			return fmt.Errorf("the administrators are set already and %s is not among them: an administrators' command (admins.set) changes that", s.Name)
+		}
+	}
+	return nil
+}
+
 func (m *maker) checkThreshold() error {
 	asked := m.plan.Threshold
 	if asked < 0 {
 		return fmt.Errorf("a threshold of %d makes no sense: use 1 or more", asked)
 	}
 	m.threshold = max(asked, 1)
-	if !m.admins.new {
-		there, err := readThreshold(m.root)
+	if !m.unset {
+		there, err := ReadThreshold(m.root)
 		if err != nil {
 			return err
 		}
@@ -252,13 +279,14 @@ func (m *maker) checkThreshold() error {
 	return nil
 }
 
-func readThreshold(root durable.Dir) (int, error) {
+// ReadThreshold returns how many administrators a command takes.
+func ReadThreshold(root durable.Dir) (int, error) {
 	d, err := durable.SubPath(root, "db", "admins")
 	if err != nil {
 		return 0, err
 	}
 	defer d.Close()
-	data, err := durable.ReadFile(d, "threshold", 16)
+	data, err := durable.ReadFile(d, thresholdFile, 16)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, errors.New("db/admins/threshold is missing: restore it from the backup")
 	}
@@ -305,10 +333,14 @@ func (m *maker) make() error {
 		return err
 	}
 	defer spool.Close()
-	if m.plan.Company == "" {
-		return nil
+	if err := m.makeSpool(spool, Administrators, door); err != nil || m.plan.Company == "" {
+		return err
 	}
-	if err := m.makeSpool(spool); err != nil {
+	want := door
+	if m.plan.Group != nil {
+		want = shared(*m.plan.Group)
+	}
+	if err := m.makeSpool(spool, m.plan.Company, want); err != nil {
 		return err
 	}
 	return m.makeCompany(companies)
@@ -341,30 +373,34 @@ func (m *maker) makeAdmins(db durable.Dir) error {
 		if err := m.file(d, path, signersFile, 0o600, m.admins.text); err != nil {
 			return err
 		}
-		return m.file(d, path, "threshold", 0o600, fmt.Appendf(nil, "%d\n", m.threshold))
+		return m.file(d, path, thresholdFile, 0o600, fmt.Appendf(nil, "%d\n", m.threshold))
 	})
 	if err != nil {
 		return err
 	}
 	defer d.Close()
+	// The keys last: as long as there are none, doing it again sets both.
+	if m.unset && !m.admins.new {
+		r := replacer{d, m.access, "db/admins"}
+		if err := r.put(thresholdFile, fmt.Appendf(nil, "%d\n", m.threshold)); err != nil {
+			return err
+		}
+	}
 	if err := m.addLines(d, "db/admins", m.admins); err != nil {
 		return err
 	}
 	m.note(fmt.Sprintf("%s, threshold %d", count(m.admins.len(), "key"), m.threshold))
-	return m.checkFiles(d, "db/admins", signersFile, "threshold")
+	return m.checkFiles(d, "db/admins", signersFile, thresholdFile)
 }
 
-func (m *maker) makeSpool(spool durable.Dir) error {
-	path := "spool/" + m.plan.Company
+// makeSpool makes the three directories of one inbox.
+func (m *maker) makeSpool(spool durable.Dir, company string, want access) error {
+	path := "spool/" + company
 	c, err := m.dir(spool, path, chroot, nil)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	want := door
-	if m.plan.Group != nil {
-		want = shared(*m.plan.Group)
-	}
 	for _, name := range []string{"inbox", "outbox", "rejected"} {
 		d, err := m.dir(c, path+"/"+name, want, nil)
 		if err != nil {
@@ -378,22 +414,22 @@ func (m *maker) makeSpool(spool durable.Dir) error {
 func (m *maker) makeCompany(companies durable.Dir) error {
 	path := "db/companies/" + m.plan.Company
 	d, err := m.dir(companies, path, private, func(d durable.Dir, path string) error {
-		company, err := json.Marshal(companyFile{m.plan.Company, "active"})
-		if err != nil {
-			return err
+		rules := m.plan.Policy
+		if rules == nil {
+			var err error
+			if rules, err = json.Marshal(policy.Policy{Data: "safe"}); err != nil {
+				return err
+			}
 		}
-		rules, err := json.Marshal(policy.Policy{Data: "safe"})
-		if err != nil {
-			return err
-		}
+		company := &Company{Name: m.plan.Company, Title: m.plan.Title, Status: Active, Created: m.plan.Created}
 		for _, f := range []struct {
 			name string
 			data []byte
 		}{
-			{"company.json", readable(company)},
+			{companyFile, company.encode()},
 			{signersFile, m.company.text},
-			{"authorized_keys", nil},
-			{"policy.json", readable(rules)},
+			{keysFile, m.plan.AuthorizedKeys},
+			{policyFile, readable(rules)},
 		} {
 			if err := m.file(d, path, f.name, 0o600, f.data); err != nil {
 				return err
@@ -409,22 +445,7 @@ func (m *maker) makeCompany(companies durable.Dir) error {
 		return err
 	}
 	m.note(count(m.company.len(), "signer"))
-	return m.checkFiles(d, path, "company.json", signersFile)
-}
-
-// companyFile is company.json.
-type companyFile struct {
-	Name   string `json:"name"`
-	Status string `json:"status"`
-}
-
-// readable writes JSON for people, who will edit it.
-func readable(data []byte) []byte {
-	v := jsontext.Value(data)
-	if err := v.Indent(jsontext.WithIndent("  ")); err != nil {
-		panic("internal error: our own JSON cannot be read: " + err.Error())
-	}
-	return append(v, '\n')
+	return m.checkFiles(d, path, companyFile, signersFile)
 }
 
 func count(n int, what string) string {
@@ -437,5 +458,5 @@ func count(n int, what string) string {
 // The namespaces that the two kinds of signers are listed for.
 const (
 	namespacesAdmin   = auth.NamespaceAdmin + "," + auth.NamespaceApprove
-	namespacesCompany = auth.NamespaceRequest
+	namespacesCompany = auth.NamespaceRequest + "," + auth.NamespaceApprove
 )
