@@ -70,11 +70,20 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 			// this one.
 			it.Due = true
 		}
-		if refusal == nil && known == nil && !a.digests.hold(t) {
-			// The same bytes are being answered at this moment: after that it is
-			// known what to say.
-			a.spool.Return(it, true)
-			return nil, nil
+		if refusal == nil && known == nil {
+			if !a.digests.hold(t) {
+				// The same bytes are being answered at this moment: after that it
+				// is known what to say.
+				a.spool.Return(it, true)
+				return nil, nil
+			}
+			// They may have been answered since examine has looked.
+			if known, err = a.journal.Request(it.Company, t.digest); err != nil {
+				return nil, err
+			}
+			if known != nil {
+				a.digests.release(t)
+			}
 		}
 		if !it.Claimed {
 			changed, err := a.spool.Claim(it)
