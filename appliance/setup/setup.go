@@ -5,6 +5,7 @@
 //	├── db/                           0700
 //	│   ├── appliance/                0700
 //	│   │   ├── appliance.json        0400  {"id":"SD_…"}
+//	│   │   ├── identity.age          0400  the key for requests with secrets
 //	│   │   └── new-journal           0600  until the first start, see TakeNewJournal
 //	│   ├── admins/                   0700
 //	│   │   ├── allowed_signers       0600  who may sign commands and approvals
@@ -103,8 +104,9 @@ type Item struct {
 
 // Report says what Make found and did, in the order in which it went about it.
 type Report struct {
-	ID    string // of the appliance
-	Items []Item
+	ID        string // of the appliance
+	Recipient string // what requests with secrets are encrypted to (age)
+	Items     []Item
 }
 
 // Wrong reports whether something is there that is not as it must be.
@@ -355,6 +357,9 @@ func (m *maker) makeAppliance(db durable.Dir) error {
 		if err := m.file(d, path, applianceFile, 0o400, data); err != nil {
 			return err
 		}
+		if err := m.makeIdentity(d, path, ageFile); err != nil {
+			return err
+		}
 		return m.file(d, path, newJournal, 0o600, nil)
 	})
 	if err != nil {
@@ -365,7 +370,47 @@ func (m *maker) makeAppliance(db durable.Dir) error {
 		return err
 	}
 	m.note("id " + m.report.ID)
-	return m.checkFiles(d, "db/appliance", applianceFile)
+	if err := m.checkFiles(d, "db/appliance", applianceFile); err != nil {
+		return err
+	}
+	_, err = d.Stat(ageFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = m.addIdentity(d)
+	}
+	if err != nil {
+		return err
+	}
+	id, err := ReadIdentity(m.root)
+	if err != nil {
+		return err
+	}
+	m.report.Recipient = id.Recipient().String()
+	return nil
+}
+
+// makeIdentity makes the key for requests with secrets, as the file name.
+func (m *maker) makeIdentity(d durable.Dir, dir, name string) error {
+	data, err := newIdentity()
+	if err != nil {
+		return err
+	}
+	defer clear(data)
+	return m.file(d, dir, name, 0o400, data)
+}
+
+// addIdentity makes it on a volume of an earlier version, which has none.
+func (m *maker) addIdentity(d durable.Dir) error {
+	const tmp = "." + ageFile + ".new"
+	if err := d.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := m.makeIdentity(d, "db/appliance", tmp); err != nil {
+		return err
+	}
+	if err := d.Move(tmp, d, ageFile); err != nil {
+		return err
+	}
+	return d.Sync()
 }
 
 func (m *maker) makeAdmins(db durable.Dir) error {

@@ -71,7 +71,7 @@ func root(t *testing.T, v *modelfs.Volume) durable.Dir {
 // wholeTree is every name that plan makes, directories with a slash.
 var wholeTree = strings.Fields(`
 	archive/ db/ db/admins/ db/admins/allowed_signers db/admins/threshold
-	db/appliance/ db/appliance/appliance.json db/appliance/new-journal
+	db/appliance/ db/appliance/appliance.json db/appliance/identity.age db/appliance/new-journal
 	db/companies/ db/companies/acme/ db/companies/acme/allowed_signers db/companies/acme/authorized_keys
 	db/companies/acme/company.json db/companies/acme/policy.json
 	index/ journal/ spool/ spool/acme/ spool/acme/inbox/ spool/acme/outbox/ spool/acme/rejected/ spool/admin/ spool/admin/inbox/ spool/admin/outbox/ spool/admin/rejected/ work/`)
@@ -128,7 +128,7 @@ func checkTree(t *testing.T, v *modelfs.Volume) {
 			want = 0o755
 		case info.Mode.IsDir():
 			want = 0o700
-		case path == "db/appliance/appliance.json":
+		case path == "db/appliance/appliance.json", path == "db/appliance/identity.age":
 			want = 0o400
 		}
 		if info.Mode.Perm() != want {
