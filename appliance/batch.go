@@ -16,12 +16,14 @@ import (
 // chunk is how many lines of a batch one goroutine takes at a time.
 const chunk = 128
 
-func (t *task) batch() bool { return strings.HasSuffix(t.it.Name, ".jsonl") }
+func (t *task) batch() bool {
+	return strings.HasSuffix(strings.TrimSuffix(t.it.Name, ageSuffix), ".jsonl")
+}
 
 // answerBatch decides on all lines of a batch. Judging and signing run on several
 // goroutines, the rest in the order of the lines.
 func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
-	b, err := request.ParseBatch(t.it.Data)
+	b, err := request.ParseBatch(t.text)
 	if ref, ok := reason.As(err); ok {
 		t.refuse(asker, "", ref)
 		return nil
@@ -30,7 +32,12 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 		return err
 	}
 	os := a.judgeAll(c, t, b)
-	if t.abort(os, asker, func(o *outcome) bool { return o.passing }) {
+	defer func() {
+		for _, o := range os {
+			o.wipe()
+		}
+	}()
+	if t.abort(os, asker, func(o *outcome) bool { return o.passing || o.exposed() }) {
 		return nil
 	}
 	for _, o := range os {
@@ -51,7 +58,7 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 	if t.abort(os, asker, refused) {
 		return nil
 	}
-	if err := a.keep(c, os, t.digest, b.Abort); err != nil {
+	if err := a.keep(c, t, asker, os, b.Abort); err != nil {
 		return err
 	}
 	if t.abort(os, asker, refused) {
@@ -61,12 +68,17 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 	return nil
 }
 
+// exposed: the line holds a secret that came in the clear.
+func (o *outcome) exposed() bool {
+	return o.refusal != nil && o.refusal.Code == reason.SecretInTheClear
+}
+
 // refuseContradictions refuses a line that binds what an earlier line binds
 // otherwise.
 func refuseContradictions(os []*outcome) {
 	address, wallet := map[string]string{}, map[string]string{}
 	for _, o := range os {
-		if o.refusal != nil || o.req.Type != request.WalletBind {
+		if o.refusal != nil || o.req.Type != request.WalletBind || o.target != nil {
 			continue
 		}
 		w, a := o.wallet.ID(), o.req.Address
@@ -103,7 +115,7 @@ func (a *Appliance) judgeAll(c *company, t *task, b *request.Batch) []*outcome {
 	os := make([]*outcome, len(b.Lines))
 	a.inChunks(len(os), func(from, to int) {
 		for i := from; i < to; i++ {
-			os[i] = a.judge(c, b.Lines[i], answer.Head{Request: t.digest, Line: b.First + i})
+			os[i] = a.judge(c, t, b.Lines[i], answer.Head{Request: t.digest, Line: b.First + i})
 		}
 	})
 	return os
@@ -130,6 +142,7 @@ func (t *task) settleBatch(b *request.Batch, os []*outcome, asker *auth.Asker) {
 		ev.Company, ev.Request = t.it.Company, t.digest
 		t.events = append(t.events, ev)
 		parts = append(parts, o.answer)
+		t.kept = t.kept || o.kept
 		if o.approval != nil {
 			t.approvals = append(t.approvals, o.approval)
 		}

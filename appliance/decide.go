@@ -18,6 +18,7 @@ import (
 	"signdrop/appliance/policy"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
+	"signdrop/appliance/setup"
 	"signdrop/keyfs"
 	"signdrop/spool"
 )
@@ -32,6 +33,13 @@ type task struct {
 
 	made       bool   // the product is written where nobody sees it
 	generation uint64 // how many syncs had failed before that
+
+	text    []byte    // the request, opened if it came encrypted
+	sealed  bool      // it came encrypted
+	waiting *approved // a command that not enough have signed yet
+	noted   bool      // a command that was noted as approved
+	kept    bool      // the answer is kept, since it cannot be made again
+	wipe    bool      // the request must not remain
 
 	refused   bool
 	product   [][]byte // the answer, or the reason
@@ -69,6 +77,14 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 			// The partner has put another file there, so nothing more can come for
 			// this one.
 			it.Due = true
+		}
+		if t.waiting != nil && it.Quiet(a.cfg.Now()) < a.cfg.ApprovalWait {
+			if err := a.spool.Status(it, statusOf(t, t.waiting)); err != nil {
+				a.log.Warn().Err(err).Str("name", it.SafeName()).Msg("who is missing cannot be told")
+			}
+			if err := a.putBack(it); !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
 		}
 		if refusal == nil && known == nil {
 			if !a.digests.hold(t) {
@@ -109,6 +125,12 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 		if err := a.answer(c, t, asker, known, refusal); err != nil {
 			a.digests.release(t)
 			return nil, err
+		}
+		if t.sealed {
+			clear(t.text)
+		}
+		if t.wipe {
+			a.spool.Forget(it)
 		}
 		if a.make(t) != nil {
 			return t, nil // recording tries again, and says what is wrong
@@ -153,6 +175,18 @@ func (a *Appliance) examine(c *company, t *task) (asker *auth.Asker, known *jour
 		}
 		return nil, nil, it.Refusal, nil
 	}
+	if c.role() == request.Administrator {
+		ap, refusal, err := a.verifyCommand(c, t)
+		if err != nil || refusal != nil {
+			return nil, nil, refusal, err
+		}
+		if len(ap.missing) > 0 {
+			t.waiting = ap
+			return &ap.asker, nil, reason.New(reason.ApprovalsMissing, "have it signed, put the signatures beside it as NAME.json.ANYTHING.sig, and drop all again",
+				"the command lacks %s", strings.Join(ap.missing, " and ")), nil
+		}
+		return &ap.asker, known, nil, recorded()
+	}
 	sig, err := auth.ParseSignature(it.Sig)
 	if err == nil {
 		asker, err = c.signers.Verify(it.Data, sig, auth.NamespaceRequest, a.now())
@@ -177,6 +211,16 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 			return err
 		}
 	}
+	if known == nil {
+		if exposed, err := a.exposed(t, refusal == nil); err != nil {
+			return err
+		} else if exposed {
+			refusal = exposure()
+		}
+	}
+	if refusal == nil {
+		refusal = a.unseal(t)
+	}
 	if refusal != nil {
 		t.refuse(asker, "", refusal)
 		return nil
@@ -195,17 +239,19 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 	if t.batch() {
 		return a.answerBatch(c, t, asker)
 	}
-	o := a.judge(c, t.it.Data, answer.Head{Request: t.digest})
+	o := a.judge(c, t, t.text, answer.Head{Request: t.digest})
+	defer o.wipe()
 	a.approve(c, o, t)
 	os := []*outcome{o}
 	a.sign(c, os)
-	if err := a.keep(c, os, t.digest, false); err != nil {
+	if err := a.keep(c, t, asker, os, false); err != nil {
 		return err
 	}
 	if o.refusal != nil {
 		t.refuse(asker, o.reference(), o.refusal)
 		return nil
 	}
+	t.kept = o.kept
 	t.settle(o.event.Kind, asker, o.event, o.answer)
 	if o.approval != nil {
 		t.approvals = append(t.approvals, o.approval)
@@ -223,11 +269,17 @@ func (a *Appliance) told(t *task) (bool, error) {
 	}
 	told, err := a.spool.Reason(t.it, func(data []byte) bool {
 		r, err := answer.Parse(data)
-		return err == nil && r.Type == answer.TypeRefusal && r.Name == t.it.SafeName() && r.Request == request
+		if err != nil || r.Type != answer.TypeRefusal || r.Name != t.it.SafeName() {
+			return false
+		}
+		// A secret may have been wiped already: then these are other bytes.
+		t.wipe = r.Code == string(reason.SecretInTheClear)
+		return t.wipe || r.Request == request
 	})
 	if told != nil {
 		t.refused, t.product = true, [][]byte{told}
 	}
+	t.wipe = t.wipe && told != nil
 	return told != nil, err
 }
 
@@ -239,7 +291,7 @@ func nameTaken() *reason.Refusal {
 // refuse makes the task a refusal. Codes that are final are remembered, with all
 // that the reason said, so that the same bytes get the same reason.
 func (t *task) refuse(asker *auth.Asker, reference string, r *reason.Refusal) {
-	t.refused = true
+	t.refused, t.wipe = true, r.Code == reason.SecretInTheClear
 	h := answer.Head{Reference: reference}
 	if t.it.Data != nil {
 		h.Request = t.digest
@@ -301,6 +353,9 @@ type outcome struct {
 	req      *request.Request
 	refusal  *reason.Refusal
 	wallet   *keyfs.Wallet
+	target   *company // whom a command is about
+	signers  []setup.Signer
+	admins   []setup.Signer
 	approval *policy.Approval
 
 	// passing: the refusal is for something of the moment, such as a read error on
@@ -309,6 +364,13 @@ type outcome struct {
 
 	event  journal.Event
 	answer []byte
+	kept   bool // the answer cannot be made again
+}
+
+func (o *outcome) wipe() {
+	if o.req != nil {
+		o.req.Wipe()
+	}
 }
 
 func (o *outcome) reference() string {
@@ -327,35 +389,73 @@ func (o *outcome) refuseWith(err error) (fault error) {
 	return err
 }
 
-// judge reads one request and finds its wallet. It has no effect and may run for
-// many lines at once.
-func (a *Appliance) judge(c *company, data []byte, head answer.Head) *outcome {
+// judge reads one request of a task and finds its wallet. It has no effect and may
+// run for many lines at once.
+func (a *Appliance) judge(c *company, t *task, data []byte, head answer.Head) *outcome {
 	o := &outcome{head: head}
-	req, err := request.Parse(data)
-	if err == nil {
-		o.req = req
-		o.head.Reference = req.Reference
-		err = c.policy.Fresh(req, a.cfg.ID, a.now())
-	}
-	if err == nil && req.Type != request.WalletCreate {
-		o.wallet, err = a.findWallet(c, req.Wallet)
-	}
-	if err == nil && req.Type == request.WalletCreate {
-		err = checkCurve(req.Curve)
-	}
-	if err == nil && req.Type == request.WalletBind {
-		err = a.checkBind(c, o.wallet, req.Address)
-	}
+	err := a.judgeRequest(c, t, o, data)
 	if fault := o.refuseWith(err); fault != nil {
 		a.keyTrouble(c, o, fault)
 	}
 	return o
 }
 
-// checkBind refuses what Bind would refuse, before anything is done.
-func (a *Appliance) checkBind(c *company, w *keyfs.Wallet, address string) error {
+func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) error {
+	req, err := request.Parse(data)
+	if err != nil {
+		return err
+	}
+	o.req = req
+	o.head.Reference = req.Reference
+	if err := req.For(c.role()); err != nil {
+		return err
+	}
+	if req.Secret() && !t.sealed {
+		return exposure()
+	}
+	if err := c.policy.Fresh(req, a.cfg.ID, a.now()); err != nil {
+		return err
+	}
+	owner := c
+	if c.role() == request.Administrator {
+		if err := a.judgeCommand(o); err != nil {
+			return err
+		}
+		if o.target != nil {
+			owner = o.target
+		}
+	}
+	switch req.Type {
+	case request.Sign, request.WalletBind, request.WalletDisable, request.WalletEnable:
+		if o.wallet, err = a.findWallet(owner, req.Wallet); err != nil {
+			return err
+		}
+	}
+	switch req.Type {
+	case request.WalletCreate:
+		return checkCurve(req.Curve)
+	case request.WalletImport:
+		return a.judgeImport(c, o)
+	case request.WalletBind:
+		if o.target == nil {
+			return a.checkBind(c, o.wallet, req.Address)
+		}
+		return checkAddress(req.Address)
+	}
+	return nil
+}
+
+func checkAddress(address string) error {
 	if !metacoin.ValidAddress(address) {
 		return reason.New(reason.FieldInvalid, "copy the address that Metacoin gave", "this is not a Metacoin address").At("address")
+	}
+	return nil
+}
+
+// checkBind refuses what Bind would refuse, before anything is done.
+func (a *Appliance) checkBind(c *company, w *keyfs.Wallet, address string) error {
+	if err := checkAddress(address); err != nil {
+		return err
 	}
 	other, err := a.keys.ByAddress(c.name, address)
 	if err != nil && !errors.Is(err, keyfs.ErrUnknown) {
@@ -429,7 +529,7 @@ func (a *Appliance) approve(c *company, o *outcome, owner any) {
 }
 
 func walletView(c *company, w *keyfs.Wallet) policy.Wallet {
-	return policy.Wallet{Company: c.name, ID: w.ID(), Curve: string(w.Curve()), Address: w.Address(), Active: w.Active()}
+	return policy.Wallet{Company: c.name, ID: w.ID(), Curve: string(w.Curve()), Address: w.Address(), Active: w.Active(), NotAfter: w.NotAfter()}
 }
 
 // schemes are keyfs's names of policy's schemes.
@@ -459,29 +559,37 @@ func (a *Appliance) sign(c *company, os []*outcome) {
 	}
 }
 
-// keep does what lasts in db/: it makes wallets and binds them, in the order of the
-// lines, and writes the answers. With whole set, nothing is bound if one of the
-// bindings has become impossible since it was judged.
+// keep does what lasts in db/, in the order of the lines, and writes the answers.
+// With whole set, nothing is bound if one of the bindings has become impossible
+// since it was judged.
 //
 // Crash: doing it again finds what was done. Wallets that a refused file has left
 // are known to nobody.
-func (a *Appliance) keep(c *company, os []*outcome, file [32]byte, whole bool) error {
-	if err := a.create(c, os, file); err != nil {
+func (a *Appliance) keep(c *company, t *task, asker *auth.Asker, os []*outcome, whole bool) error {
+	if err := a.create(c, os, t.digest); err != nil {
 		return err
 	}
-	var binds []*outcome
+	var todo []*outcome
 	for _, o := range os {
-		if o.refusal == nil && o.req.Type == request.WalletBind {
-			binds = append(binds, o)
+		if o.refusal == nil && o.req.Type != request.Sign && o.req.Type != request.WalletCreate {
+			todo = append(todo, o)
 		}
 	}
-	if len(binds) == 0 {
+	if len(todo) == 0 {
 		return nil
 	}
-	a.binding.Lock()
-	defer a.binding.Unlock()
+	if c.role() == request.Administrator {
+		if err := a.note(t, asker); err != nil {
+			return err
+		}
+	}
+	a.effects.Lock()
+	defer a.effects.Unlock()
 	if whole {
-		for _, o := range binds {
+		for _, o := range todo {
+			if o.req.Type != request.WalletBind || o.target != nil {
+				continue
+			}
 			err := a.checkBind(c, o.wallet, o.req.Address)
 			if err = o.refuseWith(err); err != nil {
 				a.keyTrouble(c, o, err)
@@ -491,12 +599,34 @@ func (a *Appliance) keep(c *company, os []*outcome, file [32]byte, whole bool) e
 			}
 		}
 	}
-	for _, o := range binds {
-		if err := a.bind(c, o); err != nil {
+	for _, o := range todo {
+		if err := a.effect(c, t, o); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// effect does what one request asks for.
+func (a *Appliance) effect(c *company, t *task, o *outcome) error {
+	owner := c
+	if o.target != nil {
+		owner = o.target
+	}
+	switch o.req.Type {
+	case request.WalletBind:
+		if o.target != nil {
+			return a.rebind(owner, o)
+		}
+		return a.bind(c, o)
+	case request.WalletImport:
+		return a.importWallet(c, o, t.digest)
+	case request.WalletDisable, request.WalletEnable:
+		return a.setStatus(owner, o)
+	case request.WalletList:
+		return a.listWallets(c, o)
+	}
+	return a.command(o)
 }
 
 // signed writes the answer and the event of a signature.
@@ -530,7 +660,7 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	var which []*outcome
 	for _, o := range os {
 		if o.refusal == nil && o.req.Type == request.WalletCreate {
-			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve)})
+			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve), NotAfter: o.req.WalletNotAfter})
 			which = append(which, o)
 		}
 	}

@@ -56,10 +56,19 @@ func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
 		h := answer.Head{Reference: reference, Request: t.digest}
 		t.product = [][]byte{answer.AppendRefusal(nil, h, t.it.SafeName(), r)}
 		return nil
-	case "answered":
+	}
+	kept, err := a.keptAnswer(c.name, t.digest, known.Result)
+	if err != nil {
+		return &unreadable{err}
+	}
+	if kept != nil {
+		t.product = [][]byte{kept}
+		return nil
+	}
+	if known.Kind == "answered" {
 		return a.rebuildBatch(c, t, known)
 	}
-	o, err := a.rebuildOne(c, t.it.Data, answer.Head{Request: t.digest}, known)
+	o, err := a.rebuildOne(c, t.text, answer.Head{Request: t.digest}, known)
 	if err != nil {
 		return err
 	}
@@ -68,7 +77,7 @@ func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
 }
 
 func (a *Appliance) rebuildBatch(c *company, t *task, known *journal.Event) error {
-	b, err := request.ParseBatch(t.it.Data)
+	b, err := request.ParseBatch(t.text)
 	if err != nil {
 		return err
 	}
@@ -126,6 +135,9 @@ func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journ
 		return nil, err
 	}
 	h.Reference = req.Reference
+	if ev.Wallet == "" {
+		return nil, errors.New("the answer that was kept is missing")
+	}
 	w, err := a.keys.Lookup(c.name, ev.Wallet)
 	if err != nil {
 		return nil, err
@@ -144,6 +156,8 @@ func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journ
 		a.created(o)
 	case request.WalletBind:
 		a.bound(o)
+	default:
+		return nil, errors.New("the answer that was kept is missing")
 	}
 	return o.answer, nil
 }

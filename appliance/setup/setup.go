@@ -9,6 +9,7 @@
 //	│   │   └── new-journal           0600  until the first start, see TakeNewJournal
 //	│   ├── admins/                   0700
 //	│   │   ├── allowed_signers       0600  who may sign commands and approvals
+//	│   │   ├── founded               0600  who they were at first
 //	│   │   └── threshold             0600  how many of them it takes, "1\n"
 //	│   └── companies/                0700
 //	│       └── <company>/            0700
@@ -45,10 +46,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/crypto/ssh"
 
 	"signdrop/appliance/auth"
 	"signdrop/appliance/policy"
@@ -58,6 +61,9 @@ import (
 
 // thresholdFile holds how many administrators a command takes.
 const thresholdFile = "threshold"
+
+// foundedFile holds how the administrators were set first.
+const foundedFile = "founded"
 
 // Administrators is the company name that only administrators use.
 const Administrators = "admin"
@@ -248,7 +254,17 @@ func (m *maker) checkNoJournal() error {
 // the volume first. After that only they themselves change who they are.
 func (m *maker) checkAdmins() error {
 	m.unset = m.admins.len() == 0
-	if m.unset {
+	if m.unset || len(m.plan.Admins) == 0 {
+		return nil
+	}
+	first, err := m.readFounded()
+	if err != nil {
+		return err
+	}
+	if first == founded(m.plan) {
+		// The same words as then, such as a container's environment, which stays
+		// what it was whatever the administrators have changed since.
+		m.plan.Admins, m.plan.Threshold = nil, 0
 		return nil
 	}
 	for _, s := range m.plan.Admins {
@@ -257,6 +273,29 @@ func (m *maker) checkAdmins() error {
 		}
 	}
 	return nil
+}
+
+// founded says with which keys and threshold the administrators were set.
+func founded(plan Plan) string {
+	var lines []string
+	for _, s := range plan.Admins {
+		lines = append(lines, ssh.FingerprintSHA256(s.Key)+"\n")
+	}
+	slices.Sort(lines)
+	return fmt.Sprintf("threshold %d\n%s", max(plan.Threshold, 1), strings.Join(slices.Compact(lines), ""))
+}
+
+func (m *maker) readFounded() (string, error) {
+	d, err := durable.SubPath(m.root, "db", "admins")
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	data, err := durable.ReadFile(d, foundedFile, 1<<20)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // they were set by hand
+	}
+	return string(data), err
 }
 
 func (m *maker) checkThreshold() error {
@@ -418,6 +457,11 @@ func (m *maker) makeAdmins(db durable.Dir) error {
 		if err := m.file(d, path, signersFile, 0o600, m.admins.text); err != nil {
 			return err
 		}
+		if len(m.plan.Admins) > 0 {
+			if err := m.file(d, path, foundedFile, 0o600, []byte(founded(m.plan))); err != nil {
+				return err
+			}
+		}
 		return m.file(d, path, thresholdFile, 0o600, fmt.Appendf(nil, "%d\n", m.threshold))
 	})
 	if err != nil {
@@ -425,8 +469,11 @@ func (m *maker) makeAdmins(db durable.Dir) error {
 	}
 	defer d.Close()
 	// The keys last: as long as there are none, doing it again sets both.
-	if m.unset && !m.admins.new {
+	if m.unset && !m.admins.new && len(m.plan.Admins) > 0 {
 		r := replacer{d, m.access, "db/admins"}
+		if err := r.put(foundedFile, []byte(founded(m.plan))); err != nil {
+			return err
+		}
 		if err := r.put(thresholdFile, fmt.Appendf(nil, "%d\n", m.threshold)); err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func root(t *testing.T, v *modelfs.Volume) durable.Dir {
 
 // wholeTree is every name that plan makes, directories with a slash.
 var wholeTree = strings.Fields(`
-	archive/ db/ db/admins/ db/admins/allowed_signers db/admins/threshold
+	archive/ db/ db/admins/ db/admins/allowed_signers db/admins/founded db/admins/threshold
 	db/appliance/ db/appliance/appliance.json db/appliance/identity.age db/appliance/new-journal
 	db/companies/ db/companies/acme/ db/companies/acme/allowed_signers db/companies/acme/authorized_keys
 	db/companies/acme/company.json db/companies/acme/policy.json
@@ -637,6 +637,7 @@ func TestAdminsOnce(t *testing.T) {
 	}
 	before, _ := v.ReadFile("db/admins/allowed_signers")
 	for what, p := range map[string]setup.Plan{
+		"fewer of them":         {Admins: []setup.Signer{signer(t, "ann")}, Threshold: 1},
 		"another administrator": {Admins: []setup.Signer{signer(t, "ann"), signer(t, "dora")}},
 		"another threshold":     {Threshold: 1},
 		"both":                  {Admins: []setup.Signer{signer(t, "dora")}, Threshold: 1},
@@ -646,6 +647,17 @@ func TestAdminsOnce(t *testing.T) {
 		}
 	}
 	if after, _ := v.ReadFile("db/admins/allowed_signers"); string(after) != string(before) {
+		t.Errorf("the list is now\n%s", after)
+	}
+	// They have changed who they are; the words of the beginning are still good,
+	// and change nothing.
+	if err := setup.SetAdmins(root(t, v), nil, []setup.Signer{signer(t, "dora")}, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := makeOn(v, p); err != nil {
+		t.Error(err)
+	}
+	if after, _ := v.ReadFile("db/admins/allowed_signers"); !strings.HasPrefix(string(after), "dora") || strings.Count(string(after), "\n") != 1 {
 		t.Errorf("the list is now\n%s", after)
 	}
 }

@@ -1,0 +1,57 @@
+package appliance_test
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// testKey makes a private key with openssl and returns it and its public key, in
+// PEM.
+func testKey(t *testing.T, curve string) (private, public string) {
+	t.Helper()
+	private = openssl(t, nil, "ecparam", "-name", curve, "-genkey", "-noout")
+	return private, openssl(t, []byte(private), "ec", "-pubout")
+}
+
+func openssl(t *testing.T, in []byte, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("openssl", args...)
+	cmd.Stdin = bytes.NewReader(in)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("openssl %s: %v\n%s", args[0], err, errs.Bytes())
+	}
+	return string(out)
+}
+
+// keyBody is a stretch of a PEM's base64 that occurs nowhere else.
+func keyBody(pem string) string {
+	lines := strings.Split(pem, "\n")
+	return lines[1][16:48]
+}
+
+// nowhere fails the test if a secret lies in a file of the volume, but for files of
+// the name given.
+func (r *rig) nowhere(secret, but string) {
+	r.t.Helper()
+	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || d.Name() == but {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte(secret)) {
+			r.t.Errorf("a secret lies in %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		r.t.Error(err)
+	}
+}
