@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,8 +17,9 @@ import (
 
 // company is one partner's set of directories.
 type company struct {
-	name string
-	root durable.Dir // the data directory
+	spool *Spool
+	name  string
+	root  durable.Dir // the data directory
 
 	// mu is held for reading while a handle is in use, for writing while
 	// handles are exchanged because a directory was replaced.
@@ -40,12 +42,15 @@ type company struct {
 	// it is not read again before it changes or is due. Owned by Next and
 	// Return.
 	seenMu sync.Mutex
-	seen   map[string]pair
+	seen   map[string]seen
+
+	labels labels // of the further signatures in the inbox
 }
 
-type pair struct {
-	file, sig durable.Info
-	looked    time.Time
+type seen struct {
+	file   durable.Info
+	sigs   []sigFile
+	looked time.Time
 }
 
 // again is how soon an item that was due and could not be dealt with is looked at
@@ -60,7 +65,7 @@ const maxSeen = 4096
 const archivePortion = 8192
 
 func (s *Spool) openCompany(name string) (*company, error) {
-	c := &company{name: name, root: s.root, seen: map[string]pair{}}
+	c := &company{spool: s, name: name, root: s.root, seen: map[string]seen{}}
 	work, err := s.root.Sub("work")
 	if err != nil {
 		return nil, err
@@ -116,6 +121,7 @@ func (c *company) refresh() error {
 	}
 	c.inbox, c.outbox, c.rejected = in, out, rej
 	c.inInfo, c.outInfo, c.rejInfo = inInfo, outInfo, rejInfo
+	c.labels.forget()
 	c.gid = outInfo.GID
 	own, err := c.work.StatDir()
 	if err != nil {
@@ -161,7 +167,12 @@ func (c *company) next(s *Spool) (part []durable.Entry, end bool, err error) {
 			return nil, true, err
 		}
 		c.mu.RLock()
-		c.walk, err = c.inbox.Entries()
+		if s.cfg.Several(c.name) {
+			err = c.labels.list(c.inbox)
+		}
+		if err == nil {
+			c.walk, err = c.inbox.Entries()
+		}
 		c.mu.RUnlock()
 		if err != nil {
 			c.walk = nil
@@ -190,7 +201,11 @@ func (c *company) read(s *Spool, name string) (it *Item, soon bool, err error) {
 	if c.unchanged(name, now, s.cfg.Still) {
 		return nil, false, nil
 	}
-	it, err = c.readIn(c.inbox, name)
+	more, err := c.more(name)
+	if err != nil {
+		return nil, false, err
+	}
+	it, err = c.readIn(c.inbox, name, more)
 	if err == errChanging {
 		return nil, true, nil
 	}
@@ -218,8 +233,8 @@ var errChanging = errors.New("the file is changing")
 // time is the kernel's: the partner cannot set it.
 func still(it *Item, now time.Time, wait time.Duration) bool {
 	last := it.info.CTime
-	if !it.noSig {
-		last = max(last, it.sigInfo.CTime)
+	for _, f := range it.sigs {
+		last = max(last, f.info.CTime)
 	}
 	return now.UnixNano()-last >= int64(wait)
 }
@@ -231,7 +246,7 @@ func (c *company) remember(it *Item, now time.Time) {
 	if len(c.seen) >= maxSeen {
 		clear(c.seen) // they are read once more; no harm
 	}
-	c.seen[it.Name] = pair{it.info, it.sigInfo, now}
+	c.seen[it.Name] = seen{it.info, it.sigs, now}
 }
 
 // unchanged reports whether the name was looked at in vain before, has not
@@ -245,13 +260,10 @@ func (c *company) unchanged(name string, now time.Time, wait time.Duration) bool
 	}
 	file, err := c.inbox.Stat(name)
 	if err == nil {
-		var sig durable.Info
-		sig, err = c.inbox.Stat(name + SigSuffix)
-		if errors.Is(err, fs.ErrNotExist) {
-			sig, err = durable.Info{}, nil
-		}
-		if err == nil && file == old.file && sig == old.sig {
-			it := Item{info: file, sigInfo: sig}
+		var sigs []sigFile
+		sigs, err = c.statSigs(name)
+		if err == nil && file == old.file && slices.Equal(sigs, old.sigs) {
+			it := Item{info: file, sigs: sigs}
 			if since := now.Sub(old.looked); !still(&it, now, wait) || since >= 0 && since < again {
 				return true
 			}
@@ -263,11 +275,81 @@ func (c *company) unchanged(name string, now time.Time, wait time.Duration) bool
 	return false
 }
 
-// readIn reads a name and its signature in d, which is the inbox or work. It
-// returns nil if the name is gone. What is wrong with the file itself is the
-// item's Refusal.
-func (c *company) readIn(d durable.Dir, name string) (*Item, error) {
-	it := &Item{Company: c.name, Name: name, co: c, noSig: true}
+// target is the name under which a name of the inbox is looked at: a signature
+// stands for the request that it belongs to.
+func (c *company) target(name string) string {
+	request, label, ok := sigOf(name)
+	switch {
+	case !ok, label != "" && !c.spool.cfg.Several(c.name):
+		return name
+	case label == "":
+		return request
+	}
+	c.labels.add(request, label)
+	if c.spool.out(c.name + "/" + request) {
+		return request
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if _, err := c.inbox.Stat(request); errors.Is(err, fs.ErrNotExist) {
+		return name // one of several that wait for it, each for itself
+	}
+	return request
+}
+
+// keyOf is what the item of a name in work/ is known by while it is out.
+func keyOf(company, name string) string {
+	if request, label, ok := sigOf(name); ok && label == "" {
+		name = request
+	}
+	return company + "/" + name
+}
+
+// more lists the labels of a request's further signatures, one more than are
+// allowed if there are too many.
+func (c *company) more(name string) ([]string, error) {
+	if _, typed := typeOf(DefaultTypes, name); !typed || !c.spool.cfg.Several(c.name) {
+		return nil, nil
+	}
+	if err := c.labels.ensure(c.inbox); err != nil {
+		return nil, err
+	}
+	return c.labels.get(name, maxMore+1), nil
+}
+
+// statSigs looks at a request's signatures in the inbox.
+func (c *company) statSigs(name string) ([]sigFile, error) {
+	more, err := c.more(name)
+	if err != nil {
+		return nil, err
+	}
+	var sigs []sigFile
+	for _, label := range append([]string{""}, more...) {
+		info, err := c.inbox.Stat(sigName(name, label))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		sigs = append(sigs, sigFile{label, info})
+	}
+	return sigs, nil
+}
+
+func labelsOf(sigs []sigFile) []string {
+	var list []string
+	for _, f := range sigs {
+		list = append(list, f.label)
+	}
+	return list
+}
+
+// readIn reads a name and its signatures in d, which is the inbox or work; more are
+// the labels of those that may be there beside NAME.sig. It returns nil if the name
+// is gone. What is wrong with the files themselves is the item's Refusal.
+func (c *company) readIn(d durable.Dir, name string, more []string) (*Item, error) {
+	it := &Item{Company: c.name, Name: name, co: c}
 	t, typed := typeOf(DefaultTypes, name)
 	if !typed {
 		return c.readOther(d, it)
@@ -283,37 +365,66 @@ func (c *company) readIn(d durable.Dir, name string) (*Item, error) {
 	if f != nil {
 		defer f.Close()
 	}
-	// The signature is opened before the request is read: without one the
-	// bytes are not needed.
-	sf, sigRefusal, sigInfo, err := open(d, name+SigSuffix, maxSig)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if it.Refusal == nil {
-			it.Refusal = reason.New(reason.SignatureMissing,
-				"sign the file with ssh-keygen -Y sign -n request@signdrop and drop both",
-				"no file %s%s came", name, SigSuffix)
+	// The signatures are read before the request: without one its bytes are not
+	// needed.
+	for i, label := range append([]string{""}, more...) {
+		if i > 0 && label == "" {
+			continue
 		}
+		if err := it.readSig(d, label); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case it.Refusal != nil:
 		return it, nil
-	case err != nil:
-		return nil, err
-	}
-	it.noSig, it.sigInfo = false, sigInfo
-	if sf != nil {
-		defer sf.Close()
-	}
-	if it.Refusal == nil {
-		it.Refusal = sigRefusal
-	}
-	if it.Refusal != nil {
+	case len(it.sigs) == 0:
+		it.Refusal = reason.New(reason.SignatureMissing,
+			"sign the file with ssh-keygen -Y sign -n request@signdrop and drop both",
+			"no file %s%s came", name, SigSuffix)
+		return it, nil
+	case len(it.More) > maxMore:
+		it.More = nil
+		it.Refusal = reason.New(reason.TooLarge, fmt.Sprintf("%d further signatures are the limit", maxMore),
+			"the file has more signatures than it may have")
 		return it, nil
 	}
 	if it.Data, err = readWhole(f, info); err != nil {
 		return nil, err
 	}
-	if it.Sig, err = readWhole(sf, sigInfo); err != nil {
-		return nil, err
-	}
 	return it, nil
+}
+
+// readSig reads one of the item's signatures, if it is there.
+func (it *Item) readSig(d durable.Dir, label string) error {
+	f, refusal, info, err := open(d, sigName(it.Name, label), maxSig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if f != nil {
+		defer f.Close()
+	}
+	it.sigs = append(it.sigs, sigFile{label, info})
+	if it.Refusal == nil {
+		it.Refusal = refusal
+	}
+	if it.Refusal != nil {
+		it.Sig, it.More = nil, nil
+		return nil
+	}
+	data, err := readWhole(f, info)
+	if err != nil {
+		return err
+	}
+	if label == "" {
+		it.Sig = data
+	} else {
+		it.More = append(it.More, Signature{label, data})
+	}
+	return nil
 }
 
 // readSigAlone makes the item for a signature whose request is not there.
@@ -346,15 +457,28 @@ func (c *company) readOther(d durable.Dir, it *Item) (*Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	it.info = info
-	if info.Mode.Type() != 0 {
-		it.Refusal = notAFile(info.Mode)
-		return it, nil
-	}
-	it.Refusal = reason.New(reason.NameNotAllowed,
-		"use letters, digits, dot, dash and underscore, at most 200, ending in .json or .jsonl",
-		"the name is not one that a request may have")
+	c.refuseName(it, info)
 	return it, nil
+}
+
+// refuseName says what is wrong with a file whose name cannot be a request's. That
+// of a further signature is one whose request is missing, or in other companies a
+// name like any other; in both cases work/ must not take it for one that came with
+// its request.
+func (c *company) refuseName(it *Item, info durable.Info) {
+	it.info = info
+	request, label, ok := sigOf(it.Name)
+	it.noFile = ok
+	switch {
+	case ok && (label == "" || c.spool.cfg.Several(c.name)):
+		it.Refusal = signatureAlone(request)
+	case info.Mode.Type() != 0:
+		it.Refusal = notAFile(info.Mode)
+	default:
+		it.Refusal = reason.New(reason.NameNotAllowed,
+			"use letters, digits, dot, dash and underscore, at most 200, ending in .json or .jsonl",
+			"the name is not one that a request may have")
+	}
 }
 
 // open opens a regular file and says what is wrong with it as such.

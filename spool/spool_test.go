@@ -23,6 +23,9 @@ type bench struct {
 	vol *modelfs.Volume
 	s   *spool.Spool
 	now time.Time
+
+	several bool // in all companies
+	warned  []string
 }
 
 func newBench(t *testing.T, companies ...string) *bench {
@@ -44,7 +47,11 @@ func (b *bench) open(companies ...string) {
 	b.ok(err)
 	b.s, err = spool.Open(b.vol, root, spool.Config{
 		Still: time.Minute, SigWait: time.Hour, Now: func() time.Time { return b.now },
-		Warn: func(company, what string, err error) { b.Logf("%s: %s: %v", company, what, err) },
+		Several: func(string) bool { return b.several },
+		Warn: func(company, what string, err error) {
+			b.Logf("%s: %s: %v", company, what, err)
+			b.warned = append(b.warned, what)
+		},
 	})
 	b.ok(err)
 	b.ok(b.s.SetCompanies(companies))
