@@ -34,6 +34,7 @@ import (
 	"signdrop/appliance/policy"
 	"signdrop/appliance/setup"
 	"signdrop/keyfs"
+	"signdrop/keyfs/datakey"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -95,6 +96,8 @@ type Appliance struct {
 	identity  *age.X25519Identity // opens requests with secrets
 	companies *companies
 	keys      *keyfs.Store
+	dataKeys  *datakey.Store
+	guard     datakey.Guard
 	journal   *journal.Journal
 	once      *policy.Once
 	spool     *spool.Spool
@@ -222,6 +225,7 @@ func (a *Appliance) open() error {
 	if a.keys, err = keyfs.Open(db, keyfs.Options{Recheck: a.cfg.Recheck}); err != nil {
 		return fmt.Errorf("opening the keys: %w", err)
 	}
+	a.dataKeys = datakey.Open(db)
 	if a.companies, err = openCompanies(root, db, a.cfg.Now); err != nil {
 		return err
 	}

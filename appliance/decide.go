@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"filippo.io/age"
 	"github.com/go-json-experiment/json"
 
 	"signdrop/appliance/answer"
@@ -20,6 +21,7 @@ import (
 	"signdrop/appliance/request"
 	"signdrop/appliance/setup"
 	"signdrop/keyfs"
+	"signdrop/keyfs/datakey"
 	"signdrop/spool"
 )
 
@@ -358,6 +360,10 @@ type outcome struct {
 	admins   []setup.Signer
 	approval *policy.Approval
 
+	key       *datakey.Key
+	format    datakey.Algorithm
+	recipient *age.X25519Recipient
+
 	// passing: the refusal is for something of the moment, such as a read error on
 	// our disk. It must not become a line's verdict: the whole file is refused.
 	passing bool
@@ -436,6 +442,8 @@ func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) e
 		return checkCurve(req.Curve)
 	case request.WalletImport:
 		return a.judgeImport(c, o)
+	case request.DataKeyCreate, request.Encrypt, request.Decrypt:
+		return a.judgeDataKey(c, t, o)
 	case request.WalletBind:
 		if o.target == nil {
 			return a.checkBind(c, o.wallet, req.Address)
@@ -571,7 +579,17 @@ func (a *Appliance) keep(c *company, t *task, asker *auth.Asker, os []*outcome, 
 	}
 	var todo []*outcome
 	for _, o := range os {
-		if o.refusal == nil && o.req.Type != request.Sign && o.req.Type != request.WalletCreate {
+		if o.refusal != nil {
+			continue
+		}
+		switch o.req.Type {
+		case request.Sign, request.WalletCreate:
+		case request.DataKeyCreate, request.Encrypt, request.Decrypt:
+			// These take long and change nothing that the others look at.
+			if err := a.dataKeyEffect(c, t, o); err != nil {
+				return err
+			}
+		default:
 			todo = append(todo, o)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"signdrop/appliance/policy"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
+	"signdrop/keyfs/datakey"
 )
 
 // repeat answers a request that was answered before, from the request and the
@@ -135,6 +136,9 @@ func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journ
 		return nil, err
 	}
 	h.Reference = req.Reference
+	if req.Type == request.Decrypt && req.Clear {
+		return a.decryptAgain(c, req, h)
+	}
 	if ev.Wallet == "" {
 		return nil, errors.New("the answer that was kept is missing")
 	}
@@ -159,6 +163,26 @@ func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journ
 	default:
 		return nil, errors.New("the answer that was kept is missing")
 	}
+	return o.answer, nil
+}
+
+// decryptAgain is for a text that went out in the clear, which is not kept.
+func (a *Appliance) decryptAgain(c *company, req *request.Request, h answer.Head) ([]byte, error) {
+	defer req.Wipe()
+	o := &outcome{head: h, req: req, format: datakey.Algorithm(req.Format)}
+	var err error
+	if o.key, err = a.dataKeys.Lookup(c.name, req.Key); err != nil {
+		return nil, err
+	}
+	plain, refusal, err := a.opened(c, o)
+	if err != nil {
+		return nil, err
+	}
+	if refusal != nil {
+		return nil, refusal
+	}
+	defer clear(plain)
+	o.done("decrypted", a.inClear(o, plain)...)
 	return o.answer, nil
 }
 

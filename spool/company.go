@@ -231,13 +231,7 @@ var errChanging = errors.New("the file is changing")
 
 // still reports whether none of the item's files changed for wait. The change
 // time is the kernel's: the partner cannot set it.
-func still(it *Item, now time.Time, wait time.Duration) bool {
-	last := it.info.CTime
-	for _, f := range it.sigs {
-		last = max(last, f.info.CTime)
-	}
-	return now.UnixNano()-last >= int64(wait)
-}
+func still(it *Item, now time.Time, wait time.Duration) bool { return it.Quiet(now) >= wait }
 
 // remember notes that the item, as it is now, did not verify.
 func (c *company) remember(it *Item, now time.Time) {

@@ -995,3 +995,12 @@ func (s *Spool) Close() error {
 	}
 	return s.made.Close()
 }
+
+// Quiet is for how long none of the item's files has changed.
+func (it *Item) Quiet(now time.Time) time.Duration {
+	last := it.info.CTime
+	for _, s := range it.sigs {
+		last = max(last, s.info.CTime)
+	}
+	return time.Duration(now.UnixNano() - last)
+}
