@@ -197,7 +197,8 @@ func (c *courier) read(f *file, r io.Reader) (tasks []*task, notes []Event, err 
 		case single && (n > 1 || a.Line != 0):
 			return nil, nil, errors.New("this is more than one answer, and the name says one")
 		case !single && n == 1 && a.Type == answer.TypeBatch:
-			count = a.Count
+			count, last = a.Count, a.Line
+			continue
 		case !single && (n == 1 && a.Line != 1 || n > 1 && a.Line != last+1):
 			return nil, nil, fmt.Errorf("line %d is that of number %d: some are missing or out of order", n, a.Line)
 		}
