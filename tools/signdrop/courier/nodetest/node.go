@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log"
 	"math/big"
 	"math/rand/v2"
 	"net/http"
@@ -60,14 +61,23 @@ type Node struct {
 }
 
 // New starts a node. Close it.
-func New() *Node { return start(httptest.NewServer) }
+func New() *Node {
+	n := start()
+	n.Start()
+	return n
+}
 
 // NewTLS starts a node with a certificate of its own.
-func NewTLS() *Node { return start(httptest.NewTLSServer) }
+func NewTLS() *Node {
+	n := start()
+	n.StartTLS()
+	return n
+}
 
-func start(server func(http.Handler) *httptest.Server) *Node {
+func start() *Node {
 	n := &Node{Wallets: map[string]*Wallet{}, Requests: map[string]int{}}
-	n.Server = server(http.HandlerFunc(n.serve))
+	n.Server = httptest.NewUnstartedServer(http.HandlerFunc(n.serve))
+	n.Config.ErrorLog = log.New(io.Discard, "", 0)
 	return n
 }
 
