@@ -523,6 +523,13 @@ func TestAnotherKey(t *testing.T) {
 	if !strings.Contains(s.events[0].Detail, "was bound to "+s.to) {
 		t.Errorf("it says %q", s.events[0].Detail)
 	}
+	// The appliance's own answer shows that the first one was altered.
+	bind.PublicKey = other
+	s.put("bind.result.json", bind.AppendBound(nil))
+	s.want(Forged)
+	if !strings.Contains(s.events[0].Detail, "send nothing to "+s.node.Order[2]) {
+		t.Errorf("it says %q", s.events[0].Detail)
+	}
 }
 
 func TestPassedOver(t *testing.T) {

@@ -285,6 +285,9 @@ func (c *courier) take(f *file, a *answer.Answer) (*task, *Event, error) {
 	}
 	if err != nil {
 		f.stays = true
+		if a.Type == answer.TypeBind && known != nil && known.Address != "" {
+			err = fmt.Errorf("%w; this answer or the one to wallet.create was altered: send nothing to %s before you know which", err, known.Address)
+		}
 		return note(Forged, err.Error())
 	}
 	rec, err := c.store.load(a.Request, a.Line)
