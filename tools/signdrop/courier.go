@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -136,6 +137,10 @@ func (c *carry) run(cmd *cobra.Command) error {
 	if !c.quiet && isTerminal(c.errs) {
 		c.cfg.Progress = c.progress
 	}
+	// The bar is not touched: this comes in between, from elsewhere.
+	defer context.AfterFunc(cmd.Context(), func() {
+		complain(c.errs, "ending after the call under way", "a second signal ends it at once; that call is then in doubt")
+	})()
 	before, err := courier.Run(cmd.Context(), c.cfg)
 	c.bar.clear()
 	if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -63,7 +62,7 @@ func (j *journey) underStrace(call string, n int) (killed bool) {
 		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, n), "--", j.bin[0]}, j.courierArgs()...)
 	cmd := exec.CommandContext(j.Context(), "strace", args...)
 	cmd.Dir = j.dir
-	cmd.Env = append(os.Environ(), "HOME="+j.dir, "GOMAXPROCS=1")
+	cmd.Env = j.env()
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return false

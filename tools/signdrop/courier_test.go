@@ -76,8 +76,13 @@ func (j *journey) tool(name string, args ...string) {
 func (j *journey) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(j.Context(), j.bin[0], append(slices.Clone(j.bin[1:]), args...)...)
 	cmd.Dir = j.dir
-	cmd.Env = append(os.Environ(), "HOME="+j.dir)
+	cmd.Env = j.env()
 	return cmd
+}
+
+// env keeps the race detector, where it is in, from waiting a second at each exit.
+func (j *journey) env() []string {
+	return append(os.Environ(), "HOME="+j.dir, "GORACE=atexit_sleep_ms=0")
 }
 
 // program runs signdrop, wants an exit code (-1: killed) and returns what it says.

@@ -700,3 +700,46 @@ func TestNewNode(t *testing.T) {
 		}
 	}
 }
+
+// TestStateFails: what cannot be noted is not sent, and what was sent and cannot be
+// noted is in doubt afterwards, as after a crash between answer and record.
+func TestStateFails(t *testing.T) {
+	s := newScene(t)
+	_, key := newKey(t)
+	away := func() { s.ok(os.Rename(s.path("state", "calls"), s.path("calls"))) }
+	back := func() { s.ok(os.Rename(s.path("calls"), s.path("state", "calls"))) }
+	lose := func(route string) {
+		t.Helper()
+		s.fault(func(r string, _ int) nodetest.Fault {
+			if r == route {
+				return nodetest.Fault{After: away}
+			}
+			return nodetest.Fault{}
+		})
+		if err := s.run(); err == nil {
+			t.Fatalf("without its state it goes on: %+v", s.events)
+		}
+		if len(s.events) != 0 {
+			t.Fatalf("it says %+v", s.events)
+		}
+		s.ok(os.RemoveAll(s.path("state", "calls")))
+		back()
+		s.fault(nil)
+	}
+	s.put("w.result.json", s.created(0, "W_ffffffffffffffffffffffffffffff", key))
+	lose("POST /address/bykey") // before it is sent
+	if n := s.node.Addresses(); n != 2 {
+		t.Fatalf("there are %d addresses, want 2", n)
+	}
+	lose("POST /address")
+	s.want(Registered, Bound)
+	if n := s.node.Addresses(); n != 3 || s.node.Count("POST /address") != 0 {
+		t.Fatalf("there are %d addresses, want 3", n)
+	}
+	s.put("pay.result.json", s.transfer(0))
+	lose("POST /transfer")
+	s.want(Doubtful)
+	s.carried(1)
+	s.want()
+	s.carried(1)
+}
