@@ -5,6 +5,7 @@
 //	signdrop request …          write a request file from flags
 //	signdrop submit FILE…       sign, drop into the inbox, wait for the answers
 //	signdrop verify RESULT…     check answers, offline
+//	signdrop courier            send answers to a Metacoin node, outside the appliance
 //	signdrop init               make a data volume, or add a company to it
 //	signdrop status             what is waiting, working, refused
 //	signdrop journal verify     check that no signature is missing from the record
