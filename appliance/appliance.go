@@ -221,6 +221,9 @@ func (a *Appliance) open() error {
 	a.journal = j
 	a.logRecovery(recovery)
 	a.once = policy.NewOnce(memory{j})
+	if err := a.tidyNotes(); err != nil {
+		return fmt.Errorf("tidying the notes of approved commands: %w", err)
+	}
 
 	if a.keys, err = keyfs.Open(db, keyfs.Options{Recheck: a.cfg.Recheck}); err != nil {
 		return fmt.Errorf("opening the keys: %w", err)

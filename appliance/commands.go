@@ -43,6 +43,7 @@ type approved struct {
 // of which is an administrator's.
 func (a *Appliance) verifyCommand(c *company, t *task) (*approved, *reason.Refusal, error) {
 	if note, err := a.approvedBefore(t.digest); note != nil || err != nil {
+		t.noted = note != nil
 		return note, nil, err
 	}
 	type signature struct {
@@ -224,6 +225,29 @@ func (a *Appliance) approvedBefore(digest [32]byte) (*approved, error) {
 		return nil, fmt.Errorf("db/admins/approved/%x is not as it was written: remove it", digest)
 	}
 	return &approved{asker: auth.Asker{Principal: by, Fingerprint: keys}, have: strings.Split(keys, ",")}, nil
+}
+
+// tidyNotes removes the notes of commands that are on record, which a crash has left.
+func (a *Appliance) tidyNotes() error {
+	d, err := durable.SubPath(a.root, "db", "admins", "approved")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return durable.Walk(d, func(e durable.Entry) error {
+		digest, err := hex.DecodeString(e.Name)
+		if err != nil || len(digest) != 32 {
+			return d.Remove(e.Name) // half written: it says nothing
+		}
+		known, err := a.journal.Request(setup.Administrators, [32]byte(digest))
+		if err != nil || known == nil {
+			return err
+		}
+		return d.Remove(e.Name)
+	})
 }
 
 // forgetNote removes the note of a command that is on record. If it stays it does

@@ -3,11 +3,13 @@ package appliance_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"filippo.io/age"
+	"filippo.io/age/armor"
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/auth"
@@ -15,6 +17,7 @@ import (
 	"signdrop/appliance/reason"
 	"signdrop/appliance/setup"
 	"signdrop/appliance/testbed"
+	"signdrop/keyfs/datakey"
 )
 
 // ann, bob and carl are administrators of the tests.
@@ -219,13 +222,7 @@ func (r *rig) seal(text string) []byte {
 	r.t.Helper()
 	id, err := setup.ReadIdentity(r.root)
 	r.ok(err)
-	var b bytes.Buffer
-	w, err := age.Encrypt(&b, id.Recipient())
-	r.ok(err)
-	_, err = w.Write([]byte(text))
-	r.ok(err)
-	r.ok(w.Close())
-	return b.Bytes()
+	return sealFor(id.Recipient(), text)
 }
 
 // TestImport: a key that was made elsewhere comes in encrypted, and signs.
@@ -298,4 +295,109 @@ func TestSecretInTheClear(t *testing.T) {
 	}
 	r.nowhere(keyBody(pem), "")
 	r.nowhere("correct horse", "")
+}
+
+// TestDataKeys: texts go in, come back as ciphertext, and come out to the asker.
+func TestDataKeys(t *testing.T) {
+	r := newRig(t)
+	id := plantDataKey(t, r)
+	r.serve()
+	me, err := age.GenerateX25519Identity()
+	r.ok(err)
+	const phrase = "correct horse 12"
+	decrypt := func(name, more string, phrase string) *answer.Answer {
+		t.Helper()
+		r.drop(r.acme, name+".json.age", r.seal(fmt.Sprintf(`{"type":"decrypt","reference":%q,"key":%q,"passphrase":%q,%s}`, name, id, phrase, more)))
+		r.until("a verdict on "+name, func() bool {
+			return exists(r.path("spool", "acme", "outbox", name+".result.json")) || exists(r.path("spool", "acme", "rejected", name+".reason.json"))
+		})
+		if exists(r.path("spool", "acme", "outbox", name+".result.json")) {
+			return r.parse(r.wait("spool", "acme", "outbox", name+".result.json"))
+		}
+		return r.reason(name)
+	}
+	for i, c := range []struct{ in, format, want string }{
+		{`"text":"short ✓"`, "rsa-oaep-sha256", "short ✓"},
+		{`"text":"short","format":"jwe"`, "jwe", "short"},
+		{fmt.Sprintf(`"text":%q`, strings.Repeat("long ", 2000)), "jwe", strings.Repeat("long ", 2000)},
+		{`"bytes":"AP8A"`, "rsa-oaep-sha256", "\x00\xff\x00"},
+	} {
+		ct := r.answer(fmt.Sprintf("e%d.json", i), fmt.Appendf(nil, `{"type":"encrypt","key":%q,%s}`, id, c.in))
+		if ct.Format != c.format || ct.Key != id {
+			t.Errorf("%s: format %s, key %s", c.in, ct.Format, ct.Key)
+		}
+		got := decrypt(fmt.Sprintf("d%d", i), fmt.Sprintf(`"format":%q,"ciphertext":%q,"recipient":%q`, ct.Format, ct.Ciphertext, me.Recipient()), phrase)
+		out, err := age.Decrypt(armor.NewReader(strings.NewReader(got.Encrypted)), me)
+		if err != nil {
+			t.Fatalf("%s: %v in %+v", c.in, err, got)
+		}
+		if plain, _ := io.ReadAll(out); string(plain) != c.want {
+			t.Errorf("%s: came back as %q", c.in, plain)
+		}
+	}
+	// The same bytes: the same ciphertext, although each encryption is another.
+	same := []byte(fmt.Sprintf(`{"type":"encrypt","key":%q,"text":"same"}`, id))
+	if a, b := r.answer("same1.json", same), r.answer("same2.json", same); a.Ciphertext != b.Ciphertext {
+		t.Error("the same request was encrypted twice")
+	}
+	ct := r.answer("ct.json", fmt.Appendf(nil, `{"type":"encrypt","key":%q,"text":"attack at dawn"}`, id))
+	sealed := fmt.Sprintf(`"format":%q,"ciphertext":%q,`, ct.Format, ct.Ciphertext)
+	// In the clear only where the policy says so.
+	if got := decrypt("clear", sealed+`"clear":true`, phrase); got.Code != string(reason.PolicyForbids) {
+		t.Errorf("clear: %+v", got)
+	}
+	r.ok(os.WriteFile(r.path("db", "companies", "acme", "policy.json"), []byte(`{"clear":true}`), 0o600))
+	r.until("the policy is read again", func() bool {
+		return decrypt(fmt.Sprintf("clear%d", len(r.drops)), sealed+`"clear":true`, phrase).Text == "attack at dawn"
+	})
+	// Nobody else's key, no such format, another ciphertext.
+	for name, c := range map[string]struct {
+		text string
+		code reason.Code
+	}{
+		"nokey":  {`{"type":"encrypt","key":"K_000000000000000000000000000000","text":"x"}`, reason.DataKeyUnknown},
+		"path":   {`{"type":"encrypt","key":"../acme","text":"x"}`, reason.DataKeyUnknown},
+		"old":    {fmt.Sprintf(`{"type":"encrypt","key":%q,"text":"x","format":"rsa-oaep-sha1"}`, id), reason.FieldInvalid},
+		"both":   {fmt.Sprintf(`{"type":"encrypt","key":%q,"text":"x","bytes":"eA=="}`, id), reason.FieldInvalid},
+		"toobig": {fmt.Sprintf(`{"type":"encrypt","key":%q,"text":%q,"format":"rsa-oaep-sha256"}`, id, strings.Repeat("x", 447)), reason.FieldInvalid},
+	} {
+		r.drop(r.acme, name+".json", []byte(c.text))
+		if got := r.reason(name); got.Code != string(c.code) {
+			t.Errorf("%s: refused as %s, want %s", name, got.Code, c.code)
+		}
+	}
+	if got := decrypt("damaged", strings.Replace(sealed, ct.Ciphertext[:4], "AAAA", 1)+fmt.Sprintf(`"recipient":%q`, me.Recipient()), phrase); got.Code != string(reason.CiphertextInvalid) {
+		t.Errorf("damaged: %+v", got)
+	}
+	// Guessing is slowed down, and the right one then has to wait too.
+	for i := range 5 {
+		if got := decrypt(fmt.Sprintf("guess%d", i), sealed+fmt.Sprintf(`"recipient":%q`, me.Recipient()), fmt.Sprintf("guess number %d", i)); got.Code != string(reason.PassphraseWrong) {
+			t.Errorf("guess %d: %+v", i, got)
+		}
+	}
+	if got := decrypt("right", sealed+fmt.Sprintf(`"recipient":%q`, me.Recipient()), phrase); got.Code != string(reason.PassphraseWait) || !got.Retry {
+		t.Errorf("after five wrong ones: %+v", got)
+	}
+	r.nowhere(phrase, "")
+	r.nowhere("guess number", "")
+}
+
+// plantDataKey imports the test key, since making one takes seconds, and minutes
+// under an emulator.
+func plantDataKey(t *testing.T, r *rig) string {
+	t.Helper()
+	read := func(name string) []byte {
+		data, err := os.ReadFile("../keyfs/datakey/testdata/" + name)
+		r.ok(err)
+		return data
+	}
+	db, err := r.root.Sub("db")
+	r.ok(err)
+	defer db.Close()
+	const id = "K_0123456789abcdef0123456789abcd"
+	_, err = datakey.Open(db).Import("acme", datakey.ImportSpec{
+		ID: id, Name: "customers", EncryptedPEM: read("node.pem"), PublicPEM: read("node.pub.pem"),
+	}, r.vol)
+	r.ok(err)
+	return id
 }

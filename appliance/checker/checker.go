@@ -25,6 +25,7 @@ import (
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/journal"
+	"signdrop/appliance/reason"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -263,6 +264,10 @@ func (c *check) rejected(company string) {
 		digest, err := hex.DecodeString(a.Request)
 		if err == nil && len(digest) == 32 {
 			c.put(company, refused, a.Name, [32]byte(digest))
+			if a.Code == string(reason.SecretInTheClear) {
+				// It was wiped, on purpose.
+				c.put(company, inRejected, "", [32]byte(digest))
+			}
 		} else {
 			c.put(company, refused, a.Name, [32]byte{})
 		}
