@@ -26,6 +26,7 @@ import (
 	"signdrop/appliance/answer"
 	"signdrop/appliance/journal"
 	"signdrop/appliance/reason"
+	"signdrop/appliance/setup"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -209,6 +210,9 @@ func (c *check) files(company, state string, path ...string) {
 // outbox checks every visible answer.
 func (c *check) outbox(company string) {
 	c.each(func(name string, data []byte) {
+		if name == setup.NoticeFile || strings.HasSuffix(name, ".status.json") {
+			return // no answers
+		}
 		where := company + "/outbox/" + name
 		if !c.result[sha256.Sum256(data)] {
 			c.fault("%s is visible and not on record", where)

@@ -494,13 +494,33 @@ func (m *maker) makeSpool(spool durable.Dir, company string, want access) error 
 	}
 	defer c.Close()
 	for _, name := range []string{"inbox", "outbox", "rejected"} {
-		d, err := m.dir(c, path+"/"+name, want, nil)
+		var fill func(durable.Dir, string) error
+		if name == "outbox" {
+			fill = m.fillOutbox
+		}
+		d, err := m.dir(c, path+"/"+name, want, fill)
 		if err != nil {
 			return err
 		}
 		d.Close()
 	}
 	return nil
+}
+
+// NoticeFile tells a partner, in its outbox, whom to encrypt secrets to.
+const NoticeFile = "appliance.json"
+
+// fillOutbox puts it there once. Who takes it away has read it.
+func (m *maker) fillOutbox(d durable.Dir, dir string) error {
+	data, err := json.Marshal(struct {
+		Type      string `json:"type"`
+		Appliance string `json:"appliance"`
+		Recipient string `json:"recipient"`
+	}{"appliance", m.report.ID, m.report.Recipient})
+	if err != nil {
+		return err
+	}
+	return m.file(d, dir, NoticeFile, 0o644, append(data, '\n'))
 }
 
 func (m *maker) makeCompany(companies durable.Dir) error {

@@ -74,7 +74,7 @@ var wholeTree = strings.Fields(`
 	db/appliance/ db/appliance/appliance.json db/appliance/identity.age db/appliance/new-journal
 	db/companies/ db/companies/acme/ db/companies/acme/allowed_signers db/companies/acme/authorized_keys
 	db/companies/acme/company.json db/companies/acme/policy.json
-	index/ journal/ spool/ spool/acme/ spool/acme/inbox/ spool/acme/outbox/ spool/acme/rejected/ spool/admin/ spool/admin/inbox/ spool/admin/outbox/ spool/admin/rejected/ work/`)
+	index/ journal/ spool/ spool/acme/ spool/acme/inbox/ spool/acme/outbox/ spool/acme/outbox/appliance.json spool/acme/rejected/ spool/admin/ spool/admin/inbox/ spool/admin/outbox/ spool/admin/outbox/appliance.json spool/admin/rejected/ work/`)
 
 func names(v *modelfs.Volume) []string {
 	var list []string
@@ -128,6 +128,8 @@ func checkTree(t *testing.T, v *modelfs.Volume) {
 			want = 0o755
 		case info.Mode.IsDir():
 			want = 0o700
+		case strings.HasSuffix(path, "/outbox/appliance.json"):
+			want = 0o644
 		case path == "db/appliance/appliance.json", path == "db/appliance/identity.age":
 			want = 0o400
 		}
