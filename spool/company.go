@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"io"
@@ -15,34 +16,52 @@ import (
 	"signdrop/spool/durable"
 )
 
-// company is one partner's set of directories.
+// company is one partner's set of directories. Their handles are open while
+// somebody needs them and a while longer; see handles.go.
 type company struct {
 	spool *Spool
 	name  string
 	root  durable.Dir // the data directory
 
+	// Guarded by Spool.mu.
+	pins   int           // who needs the handles: items that are out, a walk, a look
+	place  *list.Element // among those that have handles, nil without
+	gone   bool          // no longer named: its handles close with the last pin
+	listed bool          // among those that Next walks through
+
 	// mu is held for reading while a handle is in use, for writing while
-	// handles are exchanged because a directory was replaced.
+	// handles are opened, closed, or exchanged because a directory was replaced. Who
+	// holds it has a pin.
 	mu                       sync.RWMutex
 	inbox, outbox, rejected  durable.Dir
-	inInfo, outInfo, rejInfo durable.Info
-	gid                      uint32 // group of the outbox
-	foreign                  bool   // new files do not get that group by themselves
-	work                     durable.Dir
-	archive                  durable.Dir
+	inInfo, outInfo, rejInfo durable.Info // as they were last opened
+	looked                   time.Time    // when that was
+	gid                      uint32       // group of the outbox
+	foreign                  bool         // new files do not get that group by themselves
+
+	// work is made when it is first needed. It stays the same while a claimed item
+	// is out, which reads it without the lock.
+	workMu sync.Mutex
+	work   durable.Dir
 
 	archiveMu sync.Mutex  // guards the following; held while something is put there
+	archive   durable.Dir // made when it is first needed
 	day       durable.Dir // where retired requests go at present
 	dayName   string
 	dayCount  int
 
-	walk durable.Entries // owned by Next
+	// Owned by Next.
+	walk    durable.Entries // nil: the next call begins one
+	began   time.Time       // when the walk began
+	at      durable.Info    // what the inbox was then
+	waiting bool            // it has seen something that may become ready
 
 	// seen holds what waits in the inbox although it looks complete, so that
 	// it is not read again before it changes or is due. Owned by Next and
 	// Return.
 	seenMu sync.Mutex
 	seen   map[string]seen
+	quiet  durable.Info // of an inbox in which nothing waits, zero if that is not known
 
 	labels labels // of the further signatures in the inbox
 }
@@ -54,8 +73,14 @@ type seen struct {
 }
 
 // again is how soon an item that was due and could not be dealt with is looked at
-// once more, although it has not changed.
+// once more, although it has not changed; and how long the directories of a company
+// are taken for those that were opened.
 const again = time.Second
+
+// grain is more than the file system's clock may lag behind ours: a directory that
+// was changed at a time that is so long ago shows each further change by another
+// time.
+const grain = time.Second
 
 // maxSeen bounds the memory of one company's files that do not verify.
 const maxSeen = 4096
@@ -64,28 +89,23 @@ const maxSeen = 4096
 // that no directory grows without end and adding to it stays cheap.
 const archivePortion = 8192
 
+// partnersDirs are what a company must have.
+var partnersDirs = []string{"inbox", "outbox", "rejected"}
+
+// openCompany says whether a company has its directories. It opens none of them.
 func (s *Spool) openCompany(name string) (*company, error) {
-	c := &company{spool: s, name: name, root: s.root, seen: map[string]seen{}}
-	work, err := s.root.Sub("work")
-	if err != nil {
-		return nil, err
-	}
-	defer work.Close()
-	if c.work, err = durable.SubMake(work, name, 0o700); err != nil {
-		return nil, err
-	}
-	archive, err := durable.SubMake(s.root, "archive", 0o700)
-	if err != nil {
-		c.stop()
-		return nil, err
-	}
-	defer archive.Close()
-	if c.archive, err = durable.SubMake(archive, name, 0o700); err == nil {
-		err = c.refresh()
-	}
-	if err != nil {
-		c.stop()
-		return nil, err
+	c := &company{spool: s, name: name, root: s.root}
+	for _, what := range partnersDirs {
+		info, err := s.partners.StatIn(name, what)
+		if err == nil && !info.Mode.IsDir() {
+			err = fmt.Errorf("%s: %w", what, durable.ErrNotRegular)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if what == "inbox" {
+			c.inInfo = info // what a watcher may watch already
+		}
 	}
 	return c, nil
 }
@@ -94,6 +114,7 @@ func (s *Spool) openCompany(name string) (*company, error) {
 // since: a handle would otherwise go on looking at a directory that nobody
 // writes to any more.
 func (c *company) refresh() error {
+	now := c.spool.cfg.Now()
 	in, inInfo, err := c.open("inbox")
 	if err != nil {
 		return err
@@ -111,7 +132,13 @@ func (c *company) refresh() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inbox != nil && c.inInfo.Ino == inInfo.Ino && c.outInfo.Ino == outInfo.Ino && c.rejInfo.Ino == rejInfo.Ino {
+	replaced := c.inInfo.Ino != 0 && c.inInfo.Ino != inInfo.Ino
+	same := c.inInfo.Ino == inInfo.Ino && c.outInfo.Ino == outInfo.Ino && c.rejInfo.Ino == rejInfo.Ino
+	c.inInfo, c.outInfo, c.rejInfo, c.looked = inInfo, outInfo, rejInfo, now
+	if replaced {
+		c.spool.noteReplaced(c.name)
+	}
+	if c.inbox != nil && same {
 		return errors.Join(in.Close(), out.Close(), rej.Close())
 	}
 	for _, d := range []durable.Dir{c.inbox, c.outbox, c.rejected} {
@@ -120,14 +147,9 @@ func (c *company) refresh() error {
 		}
 	}
 	c.inbox, c.outbox, c.rejected = in, out, rej
-	c.inInfo, c.outInfo, c.rejInfo = inInfo, outInfo, rejInfo
 	c.labels.forget()
 	c.gid = outInfo.GID
-	own, err := c.work.StatDir()
-	if err != nil {
-		return err
-	}
-	c.foreign = own.GID != outInfo.GID
+	c.foreign = c.spool.gid != outInfo.GID
 	return nil
 }
 
@@ -144,51 +166,67 @@ func (c *company) open(what string) (durable.Dir, durable.Info, error) {
 	return d, info, nil
 }
 
-// stop closes all handles, waiting for those that use them.
-func (c *company) stop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.walk != nil {
-		c.walk.Close()
-		c.walk = nil
+// makeWork opens work/<company> and makes it if need be. That needs no sync: a
+// request that is moved there before the directory is durable is still in the inbox
+// if that is lost.
+func (c *company) makeWork() error {
+	c.workMu.Lock()
+	defer c.workMu.Unlock()
+	if c.work != nil {
+		return nil
 	}
-	for _, d := range []durable.Dir{c.inbox, c.outbox, c.rejected, c.work, c.archive, c.day} {
-		if d != nil {
-			d.Close()
-		}
-	}
+	var err error
+	c.work, err = subMakeLazy(c.spool.work, c.name)
+	return err
 }
 
 // next reads the next portion of the inbox. At the end of a walk it reports end,
-// and the next call begins another.
-func (c *company) next(s *Spool) (part []durable.Entry, end bool, err error) {
+// and the next call begins another; and quiet if nothing waits there, as far as one
+// look at the directory can tell, so that it can be left alone for a while.
+func (c *company) next(s *Spool) (part []durable.Entry, end, quiet bool, err error) {
 	if c.walk == nil {
-		if err := c.refresh(); err != nil {
-			return nil, true, err
+		if s.isQuiet(c) {
+			return nil, true, true, nil
 		}
-		c.mu.RLock()
-		if s.cfg.Several(c.name) {
-			err = c.labels.list(c.inbox)
-		}
-		if err == nil {
-			c.walk, err = c.inbox.Entries()
-		}
-		c.mu.RUnlock()
-		if err != nil {
-			c.walk = nil
-			return nil, true, err
+		if err := s.beginWalk(c); err != nil {
+			return nil, true, false, err
 		}
 	}
 	part, err = c.walk.Next(portion)
 	if err == nil {
-		return part, false, nil
+		for _, e := range part {
+			c.waiting = c.waiting || !Unfinished(e.Name)
+		}
+		return part, false, false, nil
 	}
-	c.walk.Close()
-	c.walk = nil
 	if err == io.EOF {
-		err = nil
+		err, quiet = nil, c.settled()
 	}
-	return nil, true, err
+	s.endWalk(c)
+	return nil, true, quiet, err
+}
+
+// settled notes, at the end of a complete walk, whether the inbox needs no further
+// one until its times change. A change in the very grain of time in which the walk
+// began would not show by them, so they must be older.
+func (c *company) settled() bool {
+	c.seenMu.Lock()
+	defer c.seenMu.Unlock()
+	last := max(c.at.MTime, c.at.CTime)
+	if c.waiting || c.began.UnixNano()-last <= int64(grain) {
+		c.quiet = durable.Info{}
+		return false
+	}
+	c.quiet = c.at
+	return true
+}
+
+// stir makes Next walk through the inbox again, whatever its times say.
+func (c *company) stir() {
+	c.seenMu.Lock()
+	c.quiet = durable.Info{}
+	c.seenMu.Unlock()
+	c.spool.enlist(c)
 }
 
 // read looks at a name of the inbox and returns an item if it is ready to be
@@ -239,6 +277,9 @@ func (c *company) remember(it *Item, now time.Time) {
 	defer c.seenMu.Unlock()
 	if len(c.seen) >= maxSeen {
 		clear(c.seen) // they are read once more; no harm
+	}
+	if c.seen == nil {
+		c.seen = map[string]seen{}
 	}
 	c.seen[it.Name] = seen{it.info, it.sigs, now}
 }
@@ -560,13 +601,28 @@ func readWhole(f durable.File, info durable.Info) ([]byte, error) {
 // archiveDir is the directory to which requests are retired at present:
 // archive/<company>/<day>/<time>. It needs no sync of its own: a request that is
 // moved there before the directory is durable is lost from it together with it,
-// and is then still in work/. anew says that the handle is not to be trusted.
+// and is then still in work/. anew says that the handles are not to be trusted.
 func (c *company) archiveDir(now time.Time, anew bool) (durable.Dir, error) {
 	now = now.UTC()
 	dayName := now.Format("2006-01-02")
 	if !anew && c.day != nil && c.dayName == dayName && c.dayCount < archivePortion {
 		c.dayCount++
 		return c.day, nil
+	}
+	if c.archive == nil || anew {
+		archive, err := subMakeLazy(c.root, "archive")
+		if err != nil {
+			return nil, err
+		}
+		defer archive.Close()
+		own, err := subMakeLazy(archive, c.name)
+		if err != nil {
+			return nil, err
+		}
+		if c.archive != nil {
+			c.archive.Close()
+		}
+		c.archive = own
 	}
 	day, err := subMakeLazy(c.archive, dayName)
 	if err != nil {

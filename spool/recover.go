@@ -38,12 +38,39 @@ import (
 // have some that came after it was claimed.
 func (s *Spool) Recover() ([]*Item, error) {
 	s.mu.Lock()
-	opened := s.opened
+	opened := map[string]*company{}
+	for _, c := range s.opened {
+		opened[c.name] = c
+	}
 	s.opened = nil
 	s.mu.Unlock()
+	if len(opened) == 0 {
+		return nil, nil
+	}
+	// One listing tells which of them have anything there: not ten thousand.
+	var found []*company
+	err := durable.Walk(s.work, func(e durable.Entry) error {
+		if c := opened[e.Name]; c != nil {
+			found = append(found, c)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing work: %w", err)
+	}
 	var items []*Item
-	for _, c := range opened {
+	for _, c := range found {
+		if err := s.hold(c); err != nil {
+			// Its requests are safe where they are, and the other companies are not
+			// kept waiting for it.
+			s.cfg.Warn(c.name, "opening the directories; what was claimed before waits until they are in order", err)
+			s.mu.Lock()
+			s.failed = append(s.failed, c)
+			s.mu.Unlock()
+			continue
+		}
 		its, err := s.recover(c)
+		s.letGo(c)
 		if err != nil {
 			return nil, fmt.Errorf("recovering what company %s had asked: %w", c.name, err)
 		}
@@ -55,6 +82,9 @@ func (s *Spool) Recover() ([]*Item, error) {
 func (s *Spool) recover(c *company) ([]*Item, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	if err := c.makeWork(); err != nil {
+		return nil, err
+	}
 	names := map[string]bool{}
 	more := map[string][]string{} // labels of the signatures that lie in work/
 	s.mu.Lock()
@@ -197,6 +227,7 @@ func (s *Spool) sendAfter(c *company, request, sig string) error {
 		if _, label, _ := sigOf(sig); err == nil && label != "" {
 			c.labels.add(request, label)
 		}
+		c.stir()
 		return err
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -216,8 +247,11 @@ func (s *Spool) Left() (waiting, ignored int, err error) {
 	order := append([]*company(nil), s.order...)
 	s.mu.Unlock()
 	for _, c := range order {
-		c.mu.RLock()
-		err := durable.Walk(c.inbox, func(e durable.Entry) error {
+		inbox, _, err := c.open("inbox")
+		if err != nil {
+			return 0, 0, err
+		}
+		err = durable.Walk(inbox, func(e durable.Entry) error {
 			if Unfinished(e.Name) {
 				ignored++
 			} else {
@@ -225,7 +259,7 @@ func (s *Spool) Left() (waiting, ignored int, err error) {
 			}
 			return nil
 		})
-		c.mu.RUnlock()
+		inbox.Close()
 		if err != nil {
 			return 0, 0, err
 		}

@@ -41,6 +41,7 @@ package spool
 
 import (
 	"bytes"
+	"container/list"
 	"errors"
 	"fmt"
 	"io"
@@ -90,15 +91,23 @@ type Spool struct {
 	cfg  Config
 	vol  durable.FS
 	root durable.Dir // the data directory
+	work durable.Dir
 	made durable.Dir // work/.made
+	gid  uint32      // of new files in work/.made
+
+	walking []*company // in the middle of a walk, oldest first; owned by Next
 
 	mu        sync.Mutex
+	partners  durable.Dir // spool/, nil before there is a company
 	companies map[string]*company
-	order     []*company
-	gone      []*company      // no longer named, kept for the items that are out
+	order     []*company      // all
+	turns     []*company      // those that are walked through: all but the quiet ones, whose place is nil
+	live      int             // how many are not nil
 	turn      int             // whose walk Next continues
 	found     bool            // the pass under way has found something
 	ended     int             // companies whose walk has ended in this pass
+	open      *list.List      // companies with handles, the one used last first
+	replaced  map[string]bool // companies whose inbox is another one than before
 	busy      map[string]bool // company/name of items that are out; true if the name was hinted at meanwhile
 	hints     []hint
 	hinted    map[hint]bool
@@ -107,6 +116,7 @@ type Spool struct {
 	waiting   []*Item    // claimed, and Returned for the next SetCompanies
 	ready     []*Item    // held, and to be looked at again
 	opened    []*company // not yet recovered
+	failed    []*company // could not be recovered; tried again after SetCompanies
 	number    uint64     // last name given out in work/.made
 }
 
@@ -139,21 +149,38 @@ func Open(vol durable.FS, root durable.Dir, cfg Config) (*Spool, error) {
 	}
 	s := &Spool{
 		cfg: cfg, vol: vol, root: root,
-		companies: map[string]*company{}, busy: map[string]bool{}, hinted: map[hint]bool{}, soon: map[hint]bool{},
+		open: list.New(), companies: map[string]*company{}, busy: map[string]bool{}, hinted: map[hint]bool{}, soon: map[hint]bool{},
 	}
-	work, err := durable.SubMake(root, "work", 0o700)
+	archive, err := durable.SubMake(root, "archive", 0o700)
 	if err != nil {
+		return nil, fmt.Errorf("opening archive: %w", err)
+	}
+	archive.Close()
+	if s.work, err = durable.SubMake(root, "work", 0o700); err != nil {
 		return nil, fmt.Errorf("opening work: %w", err)
 	}
-	defer work.Close()
-	if s.made, err = durable.SubMake(work, ".made", 0o700); err != nil {
-		return nil, fmt.Errorf("opening work/.made: %w", err)
-	}
-	err = durable.Walk(s.made, func(e durable.Entry) error { return s.made.Remove(e.Name) })
-	if err != nil {
-		return nil, fmt.Errorf("emptying work/.made: %w", err)
+	if err := s.openMade(); err != nil {
+		s.work.Close()
+		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Spool) openMade() (err error) {
+	if s.made, err = durable.SubMake(s.work, ".made", 0o700); err != nil {
+		return fmt.Errorf("opening work/.made: %w", err)
+	}
+	err = durable.Walk(s.made, func(e durable.Entry) error { return s.made.Remove(e.Name) })
+	if err == nil {
+		var info durable.Info
+		info, err = s.made.StatDir()
+		s.gid = info.GID
+	}
+	if err != nil {
+		s.made.Close()
+		return fmt.Errorf("emptying work/.made: %w", err)
+	}
+	return nil
 }
 
 // Item is a file that the spool has found, with the bytes that it had then. What
@@ -200,17 +227,22 @@ type sigFile struct {
 	info  durable.Info
 }
 
-// SetCompanies tells the spool whose directories there are. A company that it
-// does not know yet is opened; one that is no longer named is let go.
+// SetCompanies tells the spool whose directories there are, and has Next look at all
+// inboxes again. A company that it does not know yet must have its directories; they
+// are opened when they are needed. One that is no longer named is let go.
 func (s *Spool) SetCompanies(names []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	want := map[string]bool{}
-	changed := false
 	var errs []error
+	if len(names) > 0 {
+		if err := s.openPartners(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	want := make(map[string]bool, len(names))
 	for _, n := range names {
 		want[n] = true
-		if s.companies[n] != nil {
+		if s.companies[n] != nil || s.partners == nil {
 			continue
 		}
 		c, err := s.openCompany(n)
@@ -221,27 +253,52 @@ func (s *Spool) SetCompanies(names []string) error {
 		s.companies[n] = c
 		s.order = append(s.order, c)
 		s.opened = append(s.opened, c)
-		changed = true
 	}
-	for i := 0; i < len(s.order); {
-		c := s.order[i]
-		if want[c.name] {
-			i++
-			continue
-		}
-		s.order = append(s.order[:i], s.order[i+1:]...)
-		delete(s.companies, c.name)
-		// Items of it may be out: its handles stay open until Close.
-		s.gone = append(s.gone, c)
-		changed = true
+	s.opened = append(s.opened, s.failed...)
+	s.failed = nil
+	if len(want) < len(s.order) {
+		s.dismiss(want)
 	}
-	if changed {
-		// Otherwise whose turn it is must stay: it would always be the first one's.
-		s.turn, s.ended = 0, 0
+	for _, c := range s.order {
+		s.enlistLocked(c)
 	}
 	s.ready = append(s.ready, s.waiting...)
 	s.waiting = nil
 	return errors.Join(errs...)
+}
+
+// openPartners opens spool/, anew each time: it may have been replaced.
+func (s *Spool) openPartners() error {
+	d, err := s.root.Sub("spool")
+	if err != nil {
+		return fmt.Errorf("opening the directories of the companies: %w", err)
+	}
+	if s.partners != nil {
+		s.partners.Close()
+	}
+	s.partners = d
+	return nil
+}
+
+// dismiss lets go of companies that are not wanted. Items of them may be out: their
+// handles stay open until the last one is released.
+func (s *Spool) dismiss(want map[string]bool) {
+	away := func(c *company) bool { return !want[c.name] }
+	for _, c := range s.order {
+		if away(c) {
+			delete(s.companies, c.name)
+			c.gone, c.listed = true, false
+			if c.pins == 0 {
+				s.shut(c)
+			}
+		}
+	}
+	s.order = slices.DeleteFunc(s.order, away)
+	s.compact()
+	s.turns = slices.DeleteFunc(s.turns, away)
+	s.live = len(s.turns)
+	s.opened = slices.DeleteFunc(s.opened, away)
+	s.turn, s.ended, s.found = 0, 0, false
 }
 
 // Hint says that something happened to a name of an inbox, so that Next looks
@@ -254,39 +311,54 @@ func (s *Spool) Hint(company, name string) {
 		s.hints = append(s.hints, h)
 		s.hinted[h] = true
 	}
+	if c := s.companies[company]; c != nil {
+		s.enlistLocked(c)
+	}
 }
 
 // portion is how many entries of one inbox are looked at before the next company
 // has its turn.
 const portion = 256
 
+// maxTurns is how many companies have their turn while something that was found
+// waits to be returned.
+const maxTurns = 64
+
 // Next returns items that are ready to be looked at, at most max and a few more,
 // or none when every inbox has been walked through and nothing was found. Files
 // that wait for their signature are passed over.
+//
+// An inbox in which a walk has found nothing at all is left alone until something is
+// hinted at there or SetCompanies is called, and is not walked through then either
+// if its times say that nothing has come.
 func (s *Spool) Next(max int) ([]*Item, error) {
 	s.mu.Lock()
 	items := s.ready
 	s.ready = nil
 	s.mu.Unlock()
-	for {
-		h, ok := s.nextHint()
-		if !ok || len(items) >= max {
-			break
+	s.endWalksOfGone()
+	for turns := 0; ; turns++ {
+		for len(items) < max {
+			h, ok := s.nextHint()
+			if !ok {
+				break
+			}
+			c := s.company(h.company)
+			if c == nil {
+				continue
+			}
+			if it := s.look(c, h.name, nil); it != nil {
+				items = append(items, it)
+			}
 		}
-		c := s.company(h.company)
-		if c == nil {
-			continue
+		if len(items) >= max || len(items) > 0 && turns >= maxTurns {
+			return items, nil
 		}
-		if it := s.look(c, h.name, nil); it != nil {
-			items = append(items, it)
-		}
-	}
-	for len(items) < max {
 		c := s.nextTurn()
 		if c == nil {
 			return items, nil
 		}
-		part, end, err := c.next(s)
+		part, end, quiet, err := c.next(s)
 		if err != nil {
 			// One partner's broken directory must not stop the others.
 			s.cfg.Warn(c.name, "reading the inbox", err)
@@ -299,12 +371,11 @@ func (s *Spool) Next(max int) ([]*Item, error) {
 				items = append(items, it)
 			}
 		}
-		s.turnDone(end, len(items) > before)
+		s.turnDone(c, end, quiet, len(items) > before)
 		if len(items) > 0 && !end {
 			return items, nil
 		}
 	}
-	return items, nil
 }
 
 func (s *Spool) nextHint() (hint, bool) {
@@ -330,31 +401,40 @@ func (s *Spool) company(name string) *company {
 func (s *Spool) nextTurn() *company {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.order) == 0 {
-		return nil
-	}
-	if s.ended >= len(s.order) {
+	if s.ended >= s.live {
+		s.compact()
 		s.ended = 0
 		again := s.found
 		s.found = false
-		if !again {
+		if !again || s.live == 0 {
 			return nil
 		}
 	}
-	return s.order[s.turn%len(s.order)]
+	for {
+		s.turn %= len(s.turns)
+		if c := s.turns[s.turn]; c != nil {
+			return c
+		}
+		s.turn++
+	}
 }
 
-func (s *Spool) turnDone(end, found bool) {
+func (s *Spool) turnDone(c *company, end, quiet, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.found = s.found || found
-	if len(s.order) == 0 {
-		return
+	if s.turn >= len(s.turns) || s.turns[s.turn] != c {
+		return // the list has changed meanwhile
 	}
-	if end {
+	switch {
+	case end && quiet:
+		s.turns[s.turn], c.listed = nil, false
+		s.live--
+		s.turn++
+	case end:
 		s.ended++
 		s.turn++
-	} else if found {
+	case found:
 		s.turn++ // fairness: the next portion is another company's
 	}
 }
@@ -363,6 +443,24 @@ func (s *Spool) turnDone(end, found bool) {
 func (s *Spool) look(c *company, name string, tried map[string]bool) *Item {
 	if Unfinished(name) {
 		return nil
+	}
+	if err := s.hold(c); err != nil {
+		s.cfg.Warn(c.name, "looking at a file in the inbox", err)
+		return nil
+	}
+	defer s.letGo(c)
+	if tried == nil {
+		// Without a walk nobody has looked whether these are still the partner's
+		// directories.
+		c.mu.RLock()
+		since := s.cfg.Now().Sub(c.looked)
+		c.mu.RUnlock()
+		if since < 0 || since >= again {
+			if err := c.refresh(); err != nil {
+				s.cfg.Warn(c.name, "looking at a file in the inbox", err)
+				return nil
+			}
+		}
 	}
 	target := c.target(name)
 	if tried != nil {
@@ -398,10 +496,11 @@ func (s *Spool) look(c *company, name string, tried map[string]bool) *Item {
 	return it
 }
 
-// send notes that the item is out. s.mu is held.
+// send notes that the item is out, which keeps its company's handles. s.mu is held.
 func (s *Spool) send(it *Item, key string) {
 	it.key, it.out = key, true
 	s.busy[key] = false
+	s.pin(it.co)
 }
 
 // out reports whether the item with this key is out.
@@ -477,6 +576,7 @@ func (s *Spool) release(it *Item) {
 	it.out = false
 	again := s.busy[it.key]
 	delete(s.busy, it.key)
+	s.unpin(it.co)
 	s.mu.Unlock()
 	if again {
 		s.Hint(it.Company, it.Name)
@@ -506,6 +606,9 @@ func (s *Spool) claim(it *Item) (changed, gone bool, err error) {
 	c := it.co
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	if err := c.makeWork(); err != nil {
+		return false, true, fmt.Errorf("claiming: %w", err)
+	}
 	if err := c.inbox.Move(it.Name, c.work, it.workName()); err != nil {
 		return false, true, fmt.Errorf("claiming: %w", err)
 	}
@@ -637,6 +740,7 @@ func (s *Spool) unclaim(it *Item) error {
 	}
 	it.Claimed = false
 	c.remember(it, s.cfg.Now())
+	c.stir()
 	return nil
 }
 
@@ -985,15 +1089,25 @@ func (s *Spool) putAway(from durable.Dir, name string, to durable.Dir, toName st
 	return nil
 }
 
-// Close lets go of all directories.
+// Close lets go of all directories, also of those whose items are out.
 func (s *Spool) Close() error {
-	if err := s.SetCompanies(nil); err != nil {
-		return err
+	err := s.SetCompanies(nil)
+	s.endWalksOfGone()
+	s.mu.Lock()
+	var open []*company
+	for e := s.open.Front(); e != nil; e = e.Next() {
+		open = append(open, e.Value.(*company))
 	}
-	for _, c := range s.gone {
-		c.stop()
+	partners := s.partners
+	s.partners = nil
+	s.mu.Unlock()
+	for _, c := range open {
+		c.close()
 	}
-	return s.made.Close()
+	if partners != nil {
+		err = errors.Join(err, partners.Close())
+	}
+	return errors.Join(err, s.made.Close(), s.work.Close())
 }
 
 // Quiet is for how long none of the item's files has changed.

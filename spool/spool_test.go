@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	pathpkg "path"
 	"slices"
 	"strings"
 	"testing"
@@ -64,7 +65,13 @@ func (b *bench) ok(err error) {
 	}
 }
 
-func (b *bench) put(path, data string) { b.vol.WriteFile(path, []byte(data)) }
+// put writes a file, making work/<company> where it lies there.
+func (b *bench) put(path, data string) {
+	if dir := pathpkg.Dir(path); strings.HasPrefix(dir, "work/") {
+		b.vol.MkdirAll(dir, 0o700)
+	}
+	b.vol.WriteFile(path, []byte(data))
+}
 
 // next returns the names of the items that are ready, and the items.
 func (b *bench) next() ([]string, []*spool.Item) {

@@ -123,6 +123,11 @@ type Dir interface {
 	// Stat describes the name itself, never what a link points to.
 	Stat(name string) (Info, error)
 
+	// StatIn describes sub/name, a name in a directory below, in one call and without
+	// a handle of that directory. It says whether something has changed, never what
+	// it is: unlike all other calls it may follow a link that has the name sub.
+	StatIn(sub, name string) (Info, error)
+
 	// StatDir describes the directory that the handle holds, whatever name it
 	// has by now.
 	StatDir() (Info, error)

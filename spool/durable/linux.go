@@ -285,6 +285,17 @@ func (d *dir) Stat(name string) (Info, error) {
 	return infoOf(&st), nil
 }
 
+func (d *dir) StatIn(sub, name string) (Info, error) {
+	if err := errors.Join(checkName("stat", sub), checkName("stat", name)); err != nil {
+		return Info{}, err
+	}
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstatat(d.fd, sub+"/"+name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
+		return Info{}, &fs.PathError{Op: "stat", Path: d.in(sub + "/" + name), Err: err}
+	}
+	return infoOf(&st), nil
+}
+
 func (d *dir) StatDir() (Info, error) {
 	var st unix.Stat_t
 	if err := retry(func() error { return unix.Fstatat(d.fd, "", &st, unix.AT_EMPTY_PATH) }); err != nil {

@@ -81,6 +81,7 @@ var behaviours = []struct {
 	{"a file opened for reading cannot be written", readOnly},
 	{"stat tells of a file", statFile},
 	{"stat does not follow a link", statLink},
+	{"stat in a directory below", statIn},
 	{"times advance with every change", times},
 	{"an open file that is stat'ed after reading shows what is there now", statAfterRead},
 	{"hard links are counted", hardLinks},
@@ -307,11 +308,18 @@ func subRefuses(v *volume) {
 // withName lists every call that takes a name.
 func withName(d durable.Dir) map[string]func(name string) error {
 	return map[string]func(name string) error{
-		"open":          func(n string) error { _, err := d.Open(n); return err },
-		"create":        func(n string) error { _, err := d.Create(n, 0o600); return err },
-		"mkdir":         func(n string) error { return d.Mkdir(n, 0o700) },
-		"sub":           func(n string) error { _, err := d.Sub(n); return err },
-		"stat":          func(n string) error { _, err := d.Stat(n); return err },
+		"open":    func(n string) error { _, err := d.Open(n); return err },
+		"create":  func(n string) error { _, err := d.Create(n, 0o600); return err },
+		"mkdir":   func(n string) error { return d.Mkdir(n, 0o700) },
+		"sub":     func(n string) error { _, err := d.Sub(n); return err },
+		"stat":    func(n string) error { _, err := d.Stat(n); return err },
+		"stat in": func(n string) error { _, err := d.StatIn(n, "name"); return err },
+		"stat in it": func(n string) error {
+			d.Mkdir("dir", 0o700)
+			defer d.RemoveDir("dir")
+			_, err := d.StatIn("dir", n)
+			return err
+		},
 		"move":          func(n string) error { return d.Move(n, d, "free") },
 		"move to":       func(n string) error { return d.Move("a", d, n) },
 		"replace":       func(n string) error { return d.Replace(n, "free") },
@@ -472,6 +480,27 @@ func statFile(v *volume) {
 	v.must(err)
 	if byName != byHandle || byName.Mode != fs.ModeDir|0o700 {
 		v.Errorf("stat of a directory by name and by handle: %+v, %+v", byName, byHandle)
+	}
+}
+
+func statIn(v *volume) {
+	d := v.mkdir(v.root, "dir")
+	v.write(d, "a", "12345")
+	v.plant.Symlink("a", "dir/link")
+	for _, name := range []string{"a", "link"} {
+		want, err := d.Stat(name)
+		v.must(err)
+		if got, err := v.root.StatIn("dir", name); err != nil || got != want {
+			v.Errorf("%s: got %+v, %v, want %+v", name, got, err, want)
+		}
+	}
+	v.write(v.root, "file", "")
+	for _, c := range []struct {
+		sub, name string
+		want      error
+	}{{"dir", "missing", fs.ErrNotExist}, {"missing", "a", fs.ErrNotExist}, {"file", "a", unix.ENOTDIR}} {
+		_, err := v.root.StatIn(c.sub, c.name)
+		v.want(err, c.want, c.sub+"/"+c.name)
 	}
 }
 

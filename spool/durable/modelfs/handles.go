@@ -218,6 +218,28 @@ func (d *dir) Stat(name string) (durable.Info, error) {
 	return info, err
 }
 
+func (d *dir) StatIn(sub, name string) (durable.Info, error) {
+	if err := errors.Join(checkName(OpStat, sub), checkName(OpStat, name)); err != nil {
+		return durable.Info{}, err
+	}
+	var info durable.Info
+	err := d.call(OpStat, d.in(sub+"/"+name), func() error {
+		in, err := d.lookup(sub)
+		if err == nil && !in.mode.IsDir() {
+			err = unix.ENOTDIR
+		}
+		if err != nil {
+			return err
+		}
+		n, err := d.v.lookup(in, name)
+		if err == nil {
+			info = n.info()
+		}
+		return err
+	})
+	return info, err
+}
+
 func (d *dir) StatDir() (durable.Info, error) { return d.stat() }
 
 func (d *dir) Move(name string, to durable.Dir, toName string) error {
