@@ -66,6 +66,7 @@ type Plan struct {
 	Threshold int      // how many administrators a command takes; 0 for 1, or for what is there
 	Company   string   // the company to serve
 	Signers   []Signer // keys that may sign the company's requests
+	Disabled  bool     // a new company is disabled from the beginning
 
 	// Group is the id of the partner's group, which may write into the three
 	// directories of the company's spool; nil if there is none.
@@ -378,7 +379,11 @@ func (m *maker) makeSpool(spool durable.Dir) error {
 func (m *maker) makeCompany(companies durable.Dir) error {
 	path := "db/companies/" + m.plan.Company
 	d, err := m.dir(companies, path, private, func(d durable.Dir, path string) error {
-		company, err := json.Marshal(companyFile{m.plan.Company, "active"})
+		status := "active"
+		if m.plan.Disabled {
+			status = "disabled"
+		}
+		company, err := json.Marshal(companyFile{m.plan.Company, status})
 		if err != nil {
 			return err
 		}
