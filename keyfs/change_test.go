@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 
 	"signdrop/keyfs"
@@ -390,4 +391,50 @@ func TestList(t *testing.T) {
 			t.Errorf("%+v: got %v, %v", c, list, err)
 		}
 	}
+}
+
+// While a wallet's address and status change, whoever looks it up finds it as it is
+// or was, never under an address that it does not have.
+func TestChangeWhileLookingUp(t *testing.T) {
+	v := newVolume(t)
+	s := v.open(keyfs.Options{Cache: 1})
+	v.create(s, "W_1", keyfs.P256)
+	v.create(s, "W_2", keyfs.P256)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				for _, a := range []string{"MT1", "MT2"} {
+					w, err := s.ByAddress(company, a)
+					if err == nil && (w.Address() != a || w.ID() != "W_1") || err != nil && !errors.Is(err, keyfs.ErrUnknown) {
+						t.Errorf("address %s: got %v, %v", a, w, err)
+					}
+				}
+				if _, err := s.Lookup(company, "W_2"); err != nil { // out of the cache with W_1
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 50 {
+		a, status := fmt.Sprintf("MT%d", 1+i%2), []string{keyfs.StatusDisabled, keyfs.StatusActive}[i/2%2]
+		if _, err := s.Rebind(company, "W_1", a); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.SetStatus(company, "W_1", status); err != nil {
+			t.Error(err)
+		}
+		w, err := s.ByAddress(company, a)
+		if err != nil || w.ID() != "W_1" || w.Address() != a || w.Active() != (status == keyfs.StatusActive) {
+			t.Errorf("address %s: got %v, %v", a, w, err)
+		}
+	}
+	close(done)
+	wg.Wait()
 }

@@ -75,6 +75,7 @@ type Plan struct {
 	Threshold int      // how many administrators a command takes; 0 for 1, or for what is there
 	Company   string   // the company to serve
 	Signers   []Signer // keys that may sign the company's requests
+	Disabled  bool     // a new company is disabled from the beginning
 
 	// For a company that is new.
 	Title          string // its name for people
@@ -534,6 +535,9 @@ func (m *maker) makeCompany(companies durable.Dir) error {
 			}
 		}
 		company := &Company{Name: m.plan.Company, Title: m.plan.Title, Status: Active, Created: m.plan.Created}
+		if m.plan.Disabled {
+			company.Status = Disabled
+		}
 		for _, f := range []struct {
 			name string
 			data []byte

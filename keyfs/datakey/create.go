@@ -95,13 +95,9 @@ func (s *Store) Import(company string, spec ImportSpec, vol durable.FS) (*Key, e
 	if err := checkNew(company, spec.ID, spec.Name); err != nil {
 		return nil, err
 	}
-	text, err := canonical(spec.EncryptedPEM)
+	text, pub, err := spec.parse()
 	if err != nil {
-		return nil, fmt.Errorf("data key %s: %w: %w", spec.ID, ErrPrivateKey, err)
-	}
-	pub, err := parsePublic(spec.PublicPEM)
-	if err != nil {
-		return nil, fmt.Errorf("data key %s: %w: %w", spec.ID, ErrPrivateKey, err)
+		return nil, err
 	}
 	f := &files{
 		rec: record{ID: spec.ID, Name: spec.Name, PublicKey: encodePublic(pub), Status: keyfs.StatusActive},
@@ -120,6 +116,22 @@ func (s *Store) Import(company string, spec ImportSpec, vol durable.FS) (*Key, e
 		}
 		return nil
 	}, vol)
+}
+
+// Check says why Import would not take the two keys: ErrPrivateKey, or nil.
+func Check(spec ImportSpec) error {
+	_, _, err := spec.parse()
+	return err
+}
+
+func (spec ImportSpec) parse() (text []byte, pub *rsa.PublicKey, err error) {
+	if text, err = canonical(spec.EncryptedPEM); err == nil {
+		pub, err = parsePublic(spec.PublicPEM)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("data key %s: %w: %w", spec.ID, ErrPrivateKey, err)
+	}
+	return text, pub, nil
 }
 
 func checkNew(company, id, name string) error {

@@ -10,6 +10,7 @@
 //	signdrop status             what is waiting, working, refused
 //	signdrop journal verify     check that no signature is missing from the record
 //	signdrop journal list       find any signature that was made
+//	signdrop import-walletkms   take over the keys of a walletKMS
 //
 // # Exit codes
 //
