@@ -342,6 +342,15 @@ func TestDataKeys(t *testing.T) {
 	}
 	ct := r.answer("ct.json", fmt.Appendf(nil, `{"type":"encrypt","key":%q,"text":"attack at dawn"}`, id))
 	sealed := fmt.Sprintf(`"format":%q,"ciphertext":%q,`, ct.Format, ct.Ciphertext)
+	// What a walletKMS encrypted.
+	old, err := os.ReadFile("../keyfs/datakey/testdata/node.oaep-sha1.base64")
+	r.ok(err)
+	got := decrypt("old-text", fmt.Sprintf(`"format":"rsa-oaep-sha1","ciphertext":%q,"recipient":%q`, strings.TrimSpace(string(old)), me.Recipient()), phrase)
+	if out, err := age.Decrypt(armor.NewReader(strings.NewReader(got.Encrypted)), me); err != nil {
+		t.Errorf("old: %v in %+v", err, got)
+	} else if plain, _ := io.ReadAll(out); len(plain) == 0 {
+		t.Error("old: nothing came back")
+	}
 	// In the clear only where the policy says so.
 	if got := decrypt("clear", sealed+`"clear":true`, phrase); got.Code != string(reason.PolicyForbids) {
 		t.Errorf("clear: %+v", got)
@@ -380,6 +389,34 @@ func TestDataKeys(t *testing.T) {
 	}
 	r.nowhere(phrase, "")
 	r.nowhere("guess number", "")
+}
+
+// TestDataKeyCreate: a data key is made, and found again by the same bytes.
+func TestDataKeyCreate(t *testing.T) {
+	if testing.Short() {
+		return // it takes minutes under an emulator; keyfs/datakey has it with a key made before
+	}
+	r := newRig(t)
+	r.serve()
+	ask := r.seal(`{"type":"datakey.create","name":"customers","passphrase":"correct horse 12"}`)
+	var keys []string
+	for _, name := range []string{"one", "two"} {
+		r.drop(r.acme, name+".json.age", ask)
+		got := r.parse(r.wait("spool", "acme", "outbox", name+".result.json"))
+		if got.Verdict != "created" || got.Title != "customers" || !strings.Contains(got.PublicKey, "PUBLIC KEY") {
+			t.Errorf("answer: %+v", got)
+		}
+		keys = append(keys, got.Key)
+	}
+	if keys[0] != keys[1] {
+		t.Errorf("the same request made two keys: %q", keys)
+	}
+	list, err := os.ReadDir(r.path("db", "companies", "acme", "datakeys"))
+	r.ok(err)
+	if len(list) != 1 || list[0].Name() != keys[0] {
+		t.Errorf("datakeys holds %v", list)
+	}
+	r.nowhere("correct horse", "")
 }
 
 // plantDataKey imports the test key, since making one takes seconds, and minutes
