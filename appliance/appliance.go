@@ -102,7 +102,7 @@ type Appliance struct {
 	once      *policy.Once
 	spool     *spool.Spool
 	digests   *digests
-	effects   sync.Mutex // held while db/ is changed
+	locks     locks // held while something of a company in db/ is changed
 
 	wake    chan struct{}  // something may have come
 	watcher *spool.Watcher // nil without; owned by the dispatcher
@@ -152,6 +152,9 @@ func Open(vol durable.FS, cfg Config) (*Appliance, error) {
 func (c Config) withDefaults() Config {
 	if c.Workers <= 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.Still <= 0 {
+		c.Still = time.Minute
 	}
 	if c.Rescan <= 0 {
 		c.Rescan = 5 * time.Second
@@ -329,6 +332,17 @@ func (a *Appliance) closeDirs() {
 		d.Close()
 	}
 	a.dirs = nil
+}
+
+// locks are mutexes by name.
+type locks struct{ m sync.Map }
+
+// lock returns the unlocking.
+func (l *locks) lock(name string) func() {
+	m, _ := l.m.LoadOrStore(name, &sync.Mutex{})
+	mu := m.(*sync.Mutex)
+	mu.Lock()
+	return mu.Unlock
 }
 
 // digests holds the requests that are being answered, so that the same bytes

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,9 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 	for _, o := range os {
 		a.approve(c, o, t)
 	}
+	if t.tooMuch(os, asker) {
+		return nil
+	}
 	if b.Abort {
 		refuseContradictions(os)
 	}
@@ -68,6 +72,42 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 	return nil
 }
 
+// What one batch may ask for of what takes long, or says much: the other companies
+// wait for it.
+const (
+	maxSlow    = 16   // data keys, decryptions and lists
+	maxEffects = 1000 // imports and commands
+)
+
+// tooMuch refuses a batch that asks for too much of that.
+func (t *task) tooMuch(os []*outcome, asker *auth.Asker) bool {
+	slow, effects := 0, 0
+	for _, o := range os {
+		if o.req == nil {
+			continue
+		}
+		switch o.req.Type {
+		case request.DataKeyCreate, request.Decrypt, request.WalletList, request.CompanyList:
+			slow++
+		case request.Sign, request.WalletCreate, request.WalletBind, request.Encrypt:
+		default:
+			effects++
+		}
+	}
+	if slow <= maxSlow && effects <= maxEffects {
+		return false
+	}
+	for _, o := range os {
+		if o.approval != nil {
+			o.approval.Release()
+		}
+	}
+	t.refuse(asker, "", reason.New(reason.BatchTooLong,
+		fmt.Sprintf("put at most %d lists, decryptions and new data keys into a batch, and %d imports and commands", maxSlow, maxEffects),
+		"the batch asks for too much at once"))
+	return true
+}
+
 // exposed: the line holds a secret that came in the clear.
 func (o *outcome) exposed() bool {
 	return o.refusal != nil && o.refusal.Code == reason.SecretInTheClear
@@ -78,7 +118,21 @@ func (o *outcome) exposed() bool {
 func refuseContradictions(os []*outcome) {
 	address, wallet := map[string]string{}, map[string]string{}
 	for _, o := range os {
-		if o.refusal != nil || o.req.Type != request.WalletBind || o.target != nil {
+		if o.refusal != nil {
+			continue
+		}
+		switch o.req.Type {
+		case request.Sign, request.WalletCreate:
+			continue
+		case request.WalletBind:
+			if o.target == nil {
+				break
+			}
+			fallthrough
+		default:
+			// Done one after the other, they could not all be taken back.
+			o.refuseWith(reason.New(reason.FieldInvalid, "leave on_error out, or put it into a file of its own",
+				"an all-or-nothing batch signs, creates and binds, and nothing else").At("type"))
 			continue
 		}
 		w, a := o.wallet.ID(), o.req.Address
@@ -143,6 +197,7 @@ func (t *task) settleBatch(b *request.Batch, os []*outcome, asker *auth.Asker) {
 		t.events = append(t.events, ev)
 		parts = append(parts, o.answer)
 		t.kept = t.kept || o.kept
+		t.wipe = t.wipe || o.req != nil && o.req.Secret()
 		if o.approval != nil {
 			t.approvals = append(t.approvals, o.approval)
 		}

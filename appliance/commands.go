@@ -1,10 +1,12 @@
 package appliance
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"strings"
 	"time"
 
@@ -37,14 +39,26 @@ type approved struct {
 	missing []string   // for people; empty: nobody
 	have    []string   // fingerprints of those who count
 	ignored []string   // signatures that do not count, and why
+
+	none  bool            // no administrator's is among them
+	first *reason.Refusal // of the first that does not count
 }
 
 // verifyCommand says who has signed a command. The refusal is for signatures none
 // of which is an administrator's.
+//
+// The note of an approved command counts only for what a crash has left in work/:
+// it was verified when it was claimed, and those who signed it may not be asked
+// again. In an inbox it is worth nothing.
 func (a *Appliance) verifyCommand(c *company, t *task) (*approved, *reason.Refusal, error) {
-	if note, err := a.approvedBefore(t.digest); note != nil || err != nil {
-		t.noted = note != nil
-		return note, nil, err
+	note, err := a.approvedBefore(t.digest)
+	if err != nil {
+		return nil, nil, err
+	}
+	t.noted = note != nil
+	if note != nil && t.it.Recovered {
+		t.redo = true
+		return note, nil, nil
 	}
 	type signature struct {
 		label string
@@ -111,43 +125,85 @@ func (a *Appliance) verifyCommand(c *company, t *task) (*approved, *reason.Refus
 			n++
 		}
 	}
-	if n == 0 {
-		return nil, first, nil
-	}
+	ap.first = first
 	if n < c.threshold {
 		ap.missing = append(ap.missing, fmt.Sprintf("%d of %d administrators", c.threshold-n, c.threshold))
 	}
-	if company := updated(it.Data); company != "" {
-		if target, err := a.companies.get(company); err == nil {
-			consents := false
-			for _, s := range others {
-				asker, err := target.signers.Verify(it.Data, s.sig, auth.NamespaceApprove, a.now())
-				if err == nil {
-					count(asker)
-					consents = true
-					break
-				}
-				if err := ignore(s.label, err); err != nil {
-					return nil, nil, err
-				}
+	ap.none = n == 0
+	if n == 0 {
+		// An administrator's may still come, beside what is here.
+		return ap, nil, nil
+	}
+	// Only what administrators have signed is opened and read.
+	if a.unseal(t) == nil {
+		for _, company := range consentsNeeded(t) {
+			target, err := a.companies.get(company)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // the command is refused for that
 			}
-			if !consents {
-				ap.missing = append(ap.missing, "a signer of company "+company+" (ssh-keygen -Y sign -n "+auth.NamespaceApprove+")")
+			if err != nil {
+				a.log.Error().Err(err).Str("company", company).Msg("company is not served; mend its files")
+				ap.missing = append(ap.missing, "the files of company "+company+", which are in disorder")
+				continue
 			}
-		} // otherwise the command is refused for that, and needs nobody's consent
+			if err := a.consent(ap, t, target, count, func(yield func(label string, sig *auth.Signature) bool) {
+				for _, s := range others {
+					if !yield(s.label, s.sig) {
+						return
+					}
+				}
+			}); err != nil {
+				return nil, nil, err
+			}
+		}
 	}
 	ap.have = fingerprints
 	ap.asker = auth.Asker{Principal: strings.Join(by, ","), Fingerprint: strings.Join(fingerprints, ",")}
 	return ap, nil, nil
 }
 
-// updated is the company whose consent a command needs, "" for none.
-func updated(data []byte) string {
-	req, err := request.Parse(data)
-	if err != nil || req.Type != request.CompanyUpdate {
-		return ""
+// consent looks for a signature by which a company agrees to its own change: by one
+// of its signers who has not signed as administrator.
+func (a *Appliance) consent(ap *approved, t *task, target *company, count func(*auth.Asker) bool, sigs iter.Seq2[string, *auth.Signature]) error {
+	if !target.active {
+		ap.missing = append(ap.missing, "company "+target.name+" being enabled, since a disabled one cannot agree")
+		return nil
 	}
-	return req.Company
+	for _, sig := range sigs {
+		asker, err := target.signers.Verify(t.it.Data, sig, auth.NamespaceApprove, a.now())
+		if err == nil && count(asker) {
+			t.consents[target.name] = true
+			return nil
+		}
+		if _, ok := reason.As(err); err != nil && !ok {
+			return err
+		}
+	}
+	ap.missing = append(ap.missing, "a signer of company "+target.name+" (ssh-keygen -Y sign -n "+auth.NamespaceApprove+")")
+	return nil
+}
+
+// consentsNeeded are the companies that a file of commands needs the consent of.
+func consentsNeeded(t *task) []string {
+	lines := [][]byte{t.text}
+	if t.batch() {
+		b, err := request.ParseBatch(t.text)
+		if err != nil {
+			return nil
+		}
+		lines = b.Lines
+	}
+	var names []string
+	t.consents = map[string]bool{}
+	seen := map[string]bool{}
+	for _, line := range lines {
+		req, err := request.Parse(line)
+		if err == nil && req.Type == request.CompanyUpdate && !seen[req.Company] {
+			seen[req.Company] = true
+			names = append(names, req.Company)
+		}
+	}
+	return names
 }
 
 // statusOf is what NAME.status.json says while a command waits.
@@ -227,7 +283,8 @@ func (a *Appliance) approvedBefore(digest [32]byte) (*approved, error) {
 	return &approved{asker: auth.Asker{Principal: by, Fingerprint: keys}, have: strings.Split(keys, ",")}, nil
 }
 
-// tidyNotes removes the notes of commands that are on record, which a crash has left.
+// tidyNotes removes the notes that are of no use any more: of commands that are on
+// record, and of those that do not lie in work/.
 func (a *Appliance) tidyNotes() error {
 	d, err := durable.SubPath(a.root, "db", "admins", "approved")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -237,7 +294,14 @@ func (a *Appliance) tidyNotes() error {
 		return err
 	}
 	defer d.Close()
+	claimed, err := a.claimedCommands()
+	if err != nil {
+		return err
+	}
 	return durable.Walk(d, func(e durable.Entry) error {
+		if !claimed[e.Name] {
+			return d.Remove(e.Name)
+		}
 		digest, err := hex.DecodeString(e.Name)
 		if err != nil || len(digest) != 32 {
 			return d.Remove(e.Name) // half written: it says nothing
@@ -248,6 +312,31 @@ func (a *Appliance) tidyNotes() error {
 		}
 		return d.Remove(e.Name)
 	})
+}
+
+// claimedCommands are the digests of what lies in work/admin.
+func (a *Appliance) claimedCommands() (map[string]bool, error) {
+	claimed := map[string]bool{}
+	d, err := durable.SubPath(a.root, "work", setup.Administrators)
+	if errors.Is(err, fs.ErrNotExist) {
+		return claimed, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	err = durable.Walk(d, func(e durable.Entry) error {
+		info, err := d.Stat(e.Name)
+		if err != nil || !info.Mode.IsRegular() {
+			return err
+		}
+		data, err := durable.ReadFile(d, e.Name, info.Size)
+		if err == nil {
+			claimed[fmt.Sprintf("%x", sha256.Sum256(data))] = true
+		}
+		return err
+	})
+	return claimed, err
 }
 
 // forgetNote removes the note of a command that is on record. If it stays it does
@@ -264,12 +353,17 @@ func (a *Appliance) forgetNote(t *task) {
 }
 
 // judgeCommand checks what is the administrators' alone.
-func (a *Appliance) judgeCommand(o *outcome) error {
+func (a *Appliance) judgeCommand(t *task, o *outcome) error {
 	req := o.req
 	if req.Type == request.CompanyCreate {
 		if req.Company == setup.Administrators || !keyfs.ValidCompany(req.Company) {
 			return reason.New(reason.FieldInvalid, "use 1 to 32 of a-z, 0-9 and -, not beginning with -, and not admin",
 				"this cannot be a company's name").At("company")
+		}
+		if c, err := a.companies.get(req.Company); err == nil && c.created != created(o.head) {
+			return companyExists()
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return a.disorder(o, err)
 		}
 	} else if req.Company != "" {
 		c, err := a.companies.get(req.Company)
@@ -277,9 +371,17 @@ func (a *Appliance) judgeCommand(o *outcome) error {
 			return reason.New(reason.CompanyUnknown, "check the name; company.list shows all", "there is no such company").At("company")
 		}
 		if err != nil {
-			return err
+			return a.disorder(o, err)
 		}
 		o.target = c
+	}
+	if req.Type == request.CompanyUpdate && !t.redo && !t.consents[req.Company] {
+		o.passing = true
+		return reason.New(reason.ApprovalsMissing, "have it signed with ssh-keygen -Y sign -n "+auth.NamespaceApprove,
+			"no signer of the company has agreed").At("company")
+	}
+	if req.Type == request.WalletBind && !strings.HasPrefix(req.Wallet, idPrefix) {
+		return reason.New(reason.FieldInvalid, "give the wallet's id, which does not change", "a correction names the wallet by its id").At("wallet")
 	}
 	var err error
 	if o.signers, err = readSigners("signers", req.Signers, req.Company); err != nil {
@@ -294,6 +396,14 @@ func (a *Appliance) judgeCommand(o *outcome) error {
 	if req.Type == request.AdminsSet {
 		if len(o.admins) == 0 {
 			return reason.New(reason.FieldInvalid, "give at least one public key", "there would be no administrator left").At("admins")
+		}
+		names := map[string]bool{}
+		for i, s := range o.admins {
+			if names[s.Name] {
+				return reason.New(reason.FieldInvalid, "give each key a comment of its own: those of one name count as one person",
+					"two administrators have the same name").At(fmt.Sprintf("admins[%d]", i))
+			}
+			names[s.Name] = true
 		}
 		if req.Threshold > len(o.admins) {
 			return reason.New(reason.FieldInvalid, "give more keys or a lower threshold",
@@ -400,20 +510,17 @@ func named(req *request.Request) answer.Member {
 // createCompany makes a company whole: when it is answered its directories are
 // there, with their owners and modes, and durable.
 func (a *Appliance) createCompany(o *outcome) error {
-	digest := hex.EncodeToString(o.head.Request[:])
-	if o.head.Line > 0 {
-		digest += fmt.Sprintf(":%d", o.head.Line)
-	}
+	// It was looked for when it was judged; another command may have been quicker.
 	c, err := a.companies.get(o.req.Company)
-	if err == nil && c.created != digest {
-		o.refusal = reason.New(reason.CompanyExists, "take another name, or use company.update", "there is a company of this name already").At("company")
+	if err == nil && c.created != created(o.head) {
+		o.refusal = companyExists()
 		return nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return o.refuseWith(a.disorder(o, err))
 	}
 	_, err = setup.Make(a.root, a.cfg.Access, setup.Plan{
-		Company: o.req.Company, Title: o.req.Name, Created: digest, Signers: o.signers,
+		Company: o.req.Company, Title: o.req.Name, Created: created(o.head), Signers: o.signers,
 		AuthorizedKeys: keyLines(o.req.AuthorizedKeys), Policy: o.req.Policy,
 	})
 	if err != nil {
@@ -422,6 +529,28 @@ func (a *Appliance) createCompany(o *outcome) error {
 	a.Wake() // its inbox is to be watched
 	o.done("created", named(o.req), answer.Member{Name: "title", Value: o.req.Name})
 	return nil
+}
+
+// created says which command made a company: doing it again finds it, and another
+// command of the same name is refused.
+func created(h answer.Head) string {
+	digest := hex.EncodeToString(h.Request[:])
+	if h.Line > 0 {
+		digest += fmt.Sprintf(":%d", h.Line)
+	}
+	return digest
+}
+
+func companyExists() *reason.Refusal {
+	return reason.New(reason.CompanyExists, "take another name, or use company.update", "there is a company of this name already").At("company")
+}
+
+// disorder refuses for now what is about a company whose files cannot be read.
+func (a *Appliance) disorder(o *outcome, err error) error {
+	a.log.Error().Err(err).Str("company", o.req.Company).Msg("company is not served; mend its files")
+	o.passing = true
+	return reason.New(reason.OperatorNeeded, "tell the appliance's operator, whose log names the cause; then drop it again",
+		"the company's files are in disorder").At("company")
 }
 
 func keyLines(lines []string) []byte {

@@ -74,9 +74,15 @@ func (a *Appliance) judgeDataKey(c *company, t *task, o *outcome) error {
 				"a batch's answers are kept, and a text in the clear is not").At("clear")
 		}
 	} else if o.recipient, err = age.ParseX25519Recipient(req.Recipient); err != nil {
-		return reason.New(reason.FieldInvalid, "give what age-keygen prints as public key: age1…", "this is not an age recipient").At("recipient")
+		return notARecipient()
+	} else if _, err := o.recipient.Wrap(make([]byte, 16)); err != nil {
+		return notARecipient() // of its form, and of no use: a point of low order
 	}
 	return nil
+}
+
+func notARecipient() *reason.Refusal {
+	return reason.New(reason.FieldInvalid, "give what age-keygen prints as public key: age1…", "this is not an age recipient").At("recipient")
 }
 
 // dataKeyEffect makes a data key, encrypts or decrypts.
@@ -136,6 +142,7 @@ func dataKeyDisabled() *reason.Refusal {
 // decrypt answers a decrypt request. Who guesses passphrases is slowed down.
 func (a *Appliance) decrypt(c *company, o *outcome) error {
 	id := c.name + "/" + o.key.ID()
+	defer a.locks.lock("datakey " + id)() // one guess at a time
 	if wait := a.guard.Wait(id, a.cfg.Now()); wait > 0 {
 		o.refusal = reason.New(reason.PassphraseWait, fmt.Sprintf("drop it again in %s", wait.Round(time.Second)),
 			"too many wrong passphrases came for this data key").At("passphrase")
@@ -146,7 +153,7 @@ func (a *Appliance) decrypt(c *company, o *outcome) error {
 	if refusal != nil && refusal.Code == reason.PassphraseWrong {
 		a.guard.Wrong(id, a.cfg.Now())
 		a.log.Warn().Str("company", c.name).Str("key", o.key.ID()).Msg("a wrong passphrase for a data key")
-	} else if err == nil {
+	} else if err == nil && refusal == nil {
 		a.guard.Right(id)
 	}
 	if err != nil || refusal != nil {

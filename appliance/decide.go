@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"filippo.io/age"
 	"github.com/go-json-experiment/json"
@@ -36,12 +37,16 @@ type task struct {
 	made       bool   // the product is written where nobody sees it
 	generation uint64 // how many syncs had failed before that
 
-	text    []byte    // the request, opened if it came encrypted
-	sealed  bool      // it came encrypted
-	waiting *approved // a command that not enough have signed yet
-	noted   bool      // a command that was noted as approved
-	kept    bool      // the answer is kept, since it cannot be made again
-	wipe    bool      // the request must not remain
+	text   []byte // the request, opened if it came encrypted
+	sealed bool   // it came encrypted
+	wipe   bool   // the request must not remain
+
+	// Of commands.
+	waiting  *approved       // not enough have signed it yet
+	noted    bool            // it was noted as approved
+	redo     bool            // it was approved before a crash, and is done again
+	consents map[string]bool // companies that agree to their change
+	kept     bool            // the answer is kept, since it cannot be made again
 
 	refused   bool
 	product   [][]byte // the answer, or the reason
@@ -80,7 +85,7 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 			// this one.
 			it.Due = true
 		}
-		if t.waiting != nil && it.Quiet(a.cfg.Now()) < a.cfg.ApprovalWait {
+		if t.waiting != nil && it.Quiet(a.cfg.Now()) < a.patience(t.waiting) {
 			if err := a.spool.Status(it, statusOf(t, t.waiting)); err != nil {
 				a.log.Warn().Err(err).Str("name", it.SafeName()).Msg("who is missing cannot be told")
 			}
@@ -141,6 +146,15 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 	}
 }
 
+// patience is how long a command may wait for its signatures. One that has none of
+// an administrator waits as any file that does not verify.
+func (a *Appliance) patience(ap *approved) time.Duration {
+	if ap.none {
+		return a.cfg.Still
+	}
+	return a.cfg.ApprovalWait
+}
+
 // putBack returns an item to the inbox, to be looked at when it changes or is due.
 // The error is fs.ErrExist where the partner has put another file there: the item
 // then stays claimed.
@@ -164,6 +178,13 @@ func (a *Appliance) examine(c *company, t *task) (asker *auth.Asker, known *jour
 		known, err = a.journal.Request(it.Company, t.digest)
 		return err
 	}
+	if it.Recovered && it.Data != nil && it.Refusal == nil {
+		// What is on record was asked for by somebody who could, whatever has
+		// become of them since: it has one verdict.
+		if err := recorded(); err != nil || known != nil {
+			return nil, known, nil, err
+		}
+	}
 	if it.Refusal != nil {
 		// A crash while a request was put away can leave it without its
 		// signature. That it is on record proves who asked.
@@ -184,6 +205,9 @@ func (a *Appliance) examine(c *company, t *task) (asker *auth.Asker, known *jour
 		}
 		if len(ap.missing) > 0 {
 			t.waiting = ap
+			if ap.none && it.Due {
+				return nil, nil, ap.first, nil
+			}
 			return &ap.asker, nil, reason.New(reason.ApprovalsMissing, "have it signed, put the signatures beside it as NAME.json.ANYTHING.sig, and drop all again",
 				"the command lacks %s", strings.Join(ap.missing, " and ")), nil
 		}
@@ -220,7 +244,7 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 			refusal = exposure()
 		}
 	}
-	if refusal == nil {
+	if refusal == nil && t.text == nil {
 		refusal = a.unseal(t)
 	}
 	if refusal != nil {
@@ -253,7 +277,7 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 		t.refuse(asker, o.reference(), o.refusal)
 		return nil
 	}
-	t.kept = o.kept
+	t.kept, t.wipe = o.kept, o.req.Secret()
 	t.settle(o.event.Kind, asker, o.event, o.answer)
 	if o.approval != nil {
 		t.approvals = append(t.approvals, o.approval)
@@ -274,9 +298,8 @@ func (a *Appliance) told(t *task) (bool, error) {
 		if err != nil || r.Type != answer.TypeRefusal || r.Name != t.it.SafeName() {
 			return false
 		}
-		// A secret may have been wiped already: then these are other bytes.
 		t.wipe = r.Code == string(reason.SecretInTheClear)
-		return t.wipe || r.Request == request
+		return r.Request == request
 	})
 	if told != nil {
 		t.refused, t.product = true, [][]byte{told}
@@ -419,12 +442,13 @@ func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) e
 	if req.Secret() && !t.sealed {
 		return exposure()
 	}
-	if err := c.policy.Fresh(req, a.cfg.ID, a.now()); err != nil {
+	// What was begun before a crash is finished, however late it is.
+	if err := c.policy.Fresh(req, a.cfg.ID, a.now()); err != nil && !t.redo {
 		return err
 	}
 	owner := c
 	if c.role() == request.Administrator {
-		if err := a.judgeCommand(o); err != nil {
+		if err := a.judgeCommand(t, o); err != nil {
 			return err
 		}
 		if o.target != nil {
@@ -601,9 +625,9 @@ func (a *Appliance) keep(c *company, t *task, asker *auth.Asker, os []*outcome, 
 			return err
 		}
 	}
-	a.effects.Lock()
-	defer a.effects.Unlock()
 	if whole {
+		unlock := a.locks.lock(c.name)
+		defer unlock()
 		for _, o := range todo {
 			if o.req.Type != request.WalletBind || o.target != nil {
 				continue
@@ -618,7 +642,7 @@ func (a *Appliance) keep(c *company, t *task, asker *auth.Asker, os []*outcome, 
 		}
 	}
 	for _, o := range todo {
-		if err := a.effect(c, t, o); err != nil {
+		if err := a.effect(c, t, o, whole); err != nil {
 			return err
 		}
 	}
@@ -626,10 +650,20 @@ func (a *Appliance) keep(c *company, t *task, asker *auth.Asker, os []*outcome, 
 }
 
 // effect does what one request asks for.
-func (a *Appliance) effect(c *company, t *task, o *outcome) error {
-	owner := c
+func (a *Appliance) effect(c *company, t *task, o *outcome, locked bool) error {
+	owner, about := c, c.name
 	if o.target != nil {
 		owner = o.target
+	}
+	if c.role() == request.Administrator {
+		about = o.req.Company
+	}
+	switch o.req.Type {
+	case request.WalletList, request.CompanyList: // these change nothing
+	default:
+		if !locked {
+			defer a.locks.lock(about)()
+		}
 	}
 	switch o.req.Type {
 	case request.WalletBind:
@@ -686,15 +720,13 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 		return nil
 	}
 	wallets, err := a.keys.Create(c.name, specs, a.vol)
-	var damaged *keyfs.Damaged
-	if errors.As(err, &damaged) {
+	if err != nil {
 		for _, o := range which {
-			a.keyTrouble(c, o, err)
+			if fault := a.keyFault(c, o, err); fault != nil {
+				return fault
+			}
 		}
 		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("creating wallets: %w", err)
 	}
 	for i, o := range which {
 		o.wallet = wallets[i]

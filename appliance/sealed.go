@@ -2,7 +2,9 @@ package appliance
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"io/fs"
 	"strings"
 
 	"filippo.io/age"
@@ -24,8 +26,8 @@ const maxPlain = 64 << 20
 
 // unseal sets the task's text: the request itself, opened if it came encrypted.
 func (a *Appliance) unseal(t *task) *reason.Refusal {
-	t.text = t.it.Data
 	if !strings.HasSuffix(t.it.Name, ageSuffix) {
+		t.text = t.it.Data
 		return nil
 	}
 	refuse := reason.New(reason.AgeUnreadable, "encrypt it with age -r and the recipient in appliance.json, sign the encrypted file and drop both",
@@ -52,8 +54,12 @@ func (a *Appliance) unseal(t *task) *reason.Refusal {
 	return nil
 }
 
-// secrets are what must not lie in an inbox in the clear.
-var secrets = [][]byte{[]byte("PRIVATE KEY-----"), []byte("AGE-SECRET-KEY-")}
+// secretMarks are what a file in the clear must not have: private keys, and the
+// fields of requests that hold a secret.
+var (
+	secretMarks  = [][]byte{[]byte("PRIVATE KEY-----"), []byte("AGE-SECRET-KEY-")}
+	secretFields = [][]byte{[]byte(`"passphrase"`), []byte(`"private_key"`)}
+)
 
 // maxPeek is how much of a file that is refused unread is searched for secrets, in
 // bytes.
@@ -62,22 +68,36 @@ const maxPeek = 1 << 20
 // exposed reports whether a private key lies in the clear in what has come, whether
 // or not it is a request.
 func (a *Appliance) exposed(t *task, read bool) (bool, error) {
-	if strings.HasSuffix(t.it.Name, ageSuffix) {
-		return false, nil
-	}
 	data := t.it.Data
 	if data == nil && !read {
 		var err error
-		if data, err = a.spool.Peek(t.it, maxPeek); err != nil {
+		data, err = a.spool.Peek(t.it, maxPeek)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 	}
-	for _, s := range secrets {
-		if bytes.Contains(data, s) {
-			return true, nil
+	return holdsSecret(data), nil
+}
+
+func holdsSecret(data []byte) bool {
+	for _, mark := range secretMarks {
+		if bytes.Contains(data, mark) {
+			return true
 		}
 	}
-	return false, nil
+	for _, field := range secretFields {
+		for rest := data; ; {
+			_, after, ok := bytes.Cut(rest, field)
+			if !ok {
+				break
+			}
+			if bytes.HasPrefix(bytes.TrimLeft(after, " \t\r\n"), []byte(":")) {
+				return true
+			}
+			rest = after
+		}
+	}
+	return false
 }
 
 // exposure is the refusal of a secret in the clear.

@@ -81,6 +81,11 @@ func (a *Appliance) keyFault(c *company, o *outcome, err error) error {
 		a.keyTrouble(c, o, err)
 		return nil
 	}
+	if errors.Is(err, keyfs.ErrInvalid) || errors.Is(err, keyfs.ErrOther) {
+		a.log.Error().Err(err).Str("company", c.name).Str("type", o.req.Type).Msg("a request that was judged well formed is not")
+		o.refusal = reason.New(reason.FieldInvalid, "check its values; the appliance's log names the cause", "the request cannot be carried out")
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.req.Type, err)
 	}

@@ -211,6 +211,7 @@ type Item struct {
 	product [][]byte
 	refused bool
 	forget  bool
+	told    bool // Status was called for it
 	made    string // name in work/.made, "" if none
 	base    string // where a refused item goes in rejected/
 }
@@ -882,7 +883,7 @@ func (s *Spool) Publish(it *Item) error {
 	it.co.mu.RLock()
 	defer it.co.mu.RUnlock()
 	err := s.publish(it)
-	if err == nil {
+	if err == nil && (it.told || s.cfg.Several(it.Company)) {
 		s.unstatus(it)
 	}
 	return err

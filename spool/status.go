@@ -21,6 +21,7 @@ func (s *Spool) Status(it *Item, data []byte) error {
 	if _, typed := typeOf(DefaultTypes, it.Name); !typed {
 		return fmt.Errorf("telling the status of %s: its name is not a request's", it.SafeName())
 	}
+	it.told = true
 	c, name := it.co, statusName(it.Name)
 	there := func() (same bool, err error) {
 		c.mu.RLock()

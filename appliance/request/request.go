@@ -455,6 +455,9 @@ func parseTime(field, s string) (time.Time, error) {
 	if err != nil {
 		return t, reason.New(reason.FieldInvalid, "write it like 2026-11-22T15:00:00Z", "this is not an RFC 3339 time").At(field)
 	}
+	if y := t.UTC().Year(); y < 1970 || y > 9999 {
+		return t, reason.New(reason.FieldInvalid, "use a year from 1970 to 9999", "no such time can be written").At(field)
+	}
 	return t, nil
 }
 
@@ -465,7 +468,7 @@ func (p *parser) value() ([]byte, error) {
 	}
 	// Valid until the decoder's next read: the parser's input is its copy.
 	end := p.d.InputOffset()
-	return p.data[end-int64(len(v)) : end], nil
+	return p.data[end-int64(len(v)) : end : end], nil
 }
 
 // text reads a string value of at most max bytes, 0 for any number, without control

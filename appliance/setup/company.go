@@ -119,8 +119,8 @@ func Update(root durable.Dir, access Access, company string, change Change) erro
 
 // SetAdmins puts other administrators in the place of all. Doing it again is safe.
 //
-// Crash: the list of keys and the threshold may not fit together; doing it again
-// makes them fit.
+// Crash: the keys may be the old or the new ones, with the higher of the two
+// thresholds; doing it again makes them fit.
 func SetAdmins(root durable.Dir, access Access, admins []Signer, threshold int) error {
 	d, err := durable.SubPath(root, "db", "admins")
 	if err != nil {
@@ -131,11 +131,39 @@ func SetAdmins(root durable.Dir, access Access, admins []Signer, threshold int) 
 	if err != nil {
 		return err
 	}
+	if err := distinct(admins); err != nil {
+		return err
+	}
+	old, err := ReadThreshold(root)
+	if err != nil {
+		return err
+	}
 	r := replacer{d, access, "db/admins"}
+	count := fmt.Appendf(nil, "%d\n", threshold)
+	// Never the new keys with a lower threshold than theirs, nor the old ones with a
+	// lower one than they had.
+	if threshold > old {
+		if err := r.put(thresholdFile, count); err != nil {
+			return err
+		}
+	}
 	if err := r.put(signersFile, text); err != nil {
 		return err
 	}
-	return r.put(thresholdFile, fmt.Appendf(nil, "%d\n", threshold))
+	return r.put(thresholdFile, count)
+}
+
+// distinct refuses administrators of the same name: they count as one person.
+func distinct(admins []Signer) error {
+	seen := map[string]string{}
+	for _, s := range admins {
+		key := string(s.Key.Marshal())
+		if old, ok := seen[s.Name]; ok && old != key {
+			return fmt.Errorf("two administrators are called %s, and would count as one: give their keys other comments", s.Name)
+		}
+		seen[s.Name] = key
+	}
+	return nil
 }
 
 func signersText(signers []Signer, namespaces string) ([]byte, error) {

@@ -43,6 +43,7 @@
 package setup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -254,6 +255,9 @@ func (m *maker) checkNoJournal() error {
 // checkAdmins sees to it that the administrators are set once: by whoever sets up
 // the volume first. After that only they themselves change who they are.
 func (m *maker) checkAdmins() error {
+	if err := distinct(m.plan.Admins); err != nil {
+		return err
+	}
 	m.unset = m.admins.len() == 0
 	if m.unset || len(m.plan.Admins) == 0 {
 		return nil
@@ -545,7 +549,7 @@ func (m *maker) makeCompany(companies durable.Dir) error {
 			{companyFile, company.encode()},
 			{signersFile, m.company.text},
 			{keysFile, m.plan.AuthorizedKeys},
-			{policyFile, readable(rules)},
+			{policyFile, readable(bytes.Clone(rules))},
 		} {
 			if err := m.file(d, path, f.name, 0o600, f.data); err != nil {
 				return err
