@@ -145,6 +145,10 @@ func (s *Store) readClaim(dir durable.Dir, company, address string) (string, err
 	const restore = "restore it from the backup"
 	b, err := s.read(dir, address, at, 0o022, restore)
 	if err != nil {
+		if _, serr := dir.Stat(address); errors.Is(serr, fs.ErrNotExist) {
+			// A Rebind has removed it meanwhile.
+			return "", fmt.Errorf("looking for address %s: %w", address, serr)
+		}
 		return "", err
 	}
 	id, whole := strings.CutSuffix(string(b), "\n")
