@@ -145,8 +145,8 @@ func (s *Store) readClaim(dir durable.Dir, company, address string) (string, err
 	const restore = "restore it from the backup"
 	b, err := s.read(dir, address, at, 0o022, restore)
 	if err != nil {
-		// A Rebind may have taken it away meanwhile.
 		if _, serr := dir.Stat(address); errors.Is(serr, fs.ErrNotExist) {
+			// A Rebind has removed it meanwhile.
 			return "", fmt.Errorf("looking for address %s: %w", address, serr)
 		}
 		return "", err

@@ -140,3 +140,64 @@ func subPath(t *testing.T, v *modelfs.Volume, names ...string) durable.Dir {
 	must(t, err)
 	return dir
 }
+
+// After a crash while its status changes, the key has the old or the new one, and the
+// new one if somebody was told so.
+func TestCrashesOfStatus(t *testing.T) {
+	disable := func(s *datakey.Store) (*datakey.Key, error) {
+		return s.SetStatus(company, id, keyfs.StatusDisabled)
+	}
+	for at, ended := 1, false; !ended; at++ {
+		for i, fault := range []modelfs.Fault{modelfs.CrashBefore, modelfs.CrashWithin, modelfs.CrashAfter,
+			modelfs.FailDone(errInjected), modelfs.FailNotDone(errInjected)} {
+			v := newModel(t)
+			s := openStore(t, v)
+			_, err := s.Import(company, nodeSpec(t), v)
+			must(t, err)
+			n := 0
+			v.SetFault(func(modelfs.Call) modelfs.Fault {
+				if n++; n == at {
+					return fault
+				}
+				return modelfs.None
+			})
+			k, err := disable(s)
+			ended = n < at
+			if ended {
+				must(t, err)
+			}
+			if (k == nil) != (err != nil) || k != nil && k.Active() {
+				t.Errorf("call %d, %v: got %v, %v", at, fault, k, err)
+			}
+			v.SetFault(nil)
+			look := func(v *modelfs.Volume) {
+				t.Helper()
+				found, err := openStore(t, v).Lookup(company, id)
+				must(t, err)
+				if k != nil && found.Active() {
+					t.Errorf("call %d, %v: the key is active", at, fault)
+				}
+				_, err = disable(openStore(t, v))
+				must(t, err)
+				found, err = openStore(t, v.Crash(modelfs.KeepNothing)).Lookup(company, id)
+				must(t, err)
+				if found.Active() {
+					t.Errorf("call %d, %v: doing it again is not durable", at, fault)
+				}
+			}
+			for _, choice := range v.Choices(4, uint64(at)) {
+				look(v.Clone().Crash(choice))
+			}
+			if crashed := i < 3 && !ended; !crashed {
+				if _, err2 := disable(s); errors.Is(err2, keyfs.ErrRestart) != errors.Is(err, keyfs.ErrRestart) {
+					t.Errorf("call %d, %v: got %v, and then %v", at, fault, err, err2)
+				}
+			}
+			v.Kill()
+			look(v)
+			if t.Failed() {
+				t.Fatalf("at call %d, fault %v", at, fault)
+			}
+		}
+	}
+}

@@ -158,12 +158,9 @@ func (s *Store) keep(company, id string, f *files, same func(*Key) error, vol du
 	if s.stopped != nil {
 		return nil, fmt.Errorf("%w (%w)", keyfs.ErrRestart, s.stopped)
 	}
-	comp, err := durable.SubPath(s.db, "companies", company)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("company %s: %w", company, keyfs.ErrUnknown)
-	}
+	comp, err := s.company(company)
 	if err != nil {
-		return nil, fmt.Errorf("opening company %s: %w", company, err)
+		return nil, err
 	}
 	defer comp.Close()
 	dir, err := durable.SubMake(comp, dirName, 0o700)
@@ -184,7 +181,7 @@ func (s *Store) keep(company, id string, f *files, same func(*Key) error, vol du
 		if k, err = s.parse(company, id, f.rec.encode()); err != nil {
 			return nil, fmt.Errorf("making data key %s/%s: %w: %w", company, id, keyfs.ErrFault, err)
 		}
-		if err := make1(dir, f, vol); err != nil {
+		if err := makeNew(dir, f, vol); err != nil {
 			remove(dir, f.rec.ID)
 			return nil, fmt.Errorf("writing data key %s/%s: %w", company, id, err)
 		}
@@ -195,20 +192,31 @@ func (s *Store) keep(company, id string, f *files, same func(*Key) error, vol du
 	// Nobody was told of it. Synced where it was found, too: a predecessor may
 	// have been killed here.
 	if err := dir.Sync(); err != nil {
-		s.stopped = fmt.Errorf("syncing the name of data key %s/%s: %w", company, id, err)
-		return nil, fmt.Errorf("%w (%w)", keyfs.ErrRestart, s.stopped)
+		return nil, s.stop(fmt.Errorf("syncing the name of data key %s/%s: %w", company, id, err))
 	}
 	return k, nil
 }
 
-// temp is the name under which a key's directory is made.
-func temp(id string) string { return "." + id + ".new" }
+// company opens a company's directory.
+func (s *Store) company(company string) (durable.Dir, error) {
+	dir, err := durable.SubPath(s.db, "companies", company)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("company %s: %w", company, keyfs.ErrUnknown)
+	case err != nil:
+		return nil, fmt.Errorf("opening company %s: %w", company, err)
+	}
+	return dir, nil
+}
 
-// make1 makes a key's directory, durable but for its final name.
+// temp is the name under which a file or directory is made.
+func temp(name string) string { return "." + name + ".new" }
+
+// makeNew makes a key's directory, durable but for its final name.
 //
 // Crash: a temporary directory, which nobody has seen. Doing it again removes it
 // first.
-func make1(dir durable.Dir, f *files, vol durable.FS) error {
+func makeNew(dir durable.Dir, f *files, vol durable.FS) error {
 	id := f.rec.ID
 	err := dir.Mkdir(temp(id), 0o700)
 	if errors.Is(err, fs.ErrExist) {

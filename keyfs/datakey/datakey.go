@@ -24,8 +24,8 @@
 //
 // # What it promises
 //
-// Create and Import return a key only when it is durable, and never make a second
-// one under an id. What they did not finish is finished by doing it again. Whether
+// Create, Import and SetStatus return a key only when it is durable, and never make
+// a second one under an id. What they did not finish is finished by doing it again. Whether
 // a passphrase is right is known only by opening the key with it: a wrong one is
 // ErrPassphrase, whatever it was. What does not decrypt is ErrCiphertext, without a
 // reason. No error holds a byte of a key, a passphrase or a text.
@@ -100,7 +100,7 @@ type Store struct {
 	generate func() (*rsa.PrivateKey, error)
 	rounds   int
 
-	write   sync.Mutex // held while files are made
+	write   sync.Mutex // held while files are made or changed
 	stopped error      // the failed sync behind keyfs.ErrRestart; guarded by write
 }
 

@@ -349,6 +349,62 @@ func TestDisabled(t *testing.T) {
 	}
 }
 
+func TestSetStatusAndList(t *testing.T) {
+	v := newVolume(t)
+	s := v.open()
+	if list, err := s.List(company, "", 1); err != nil || len(list) != 0 {
+		t.Errorf("no keys: got %v, %v", list, err)
+	}
+	v.imported(s)
+	_, err := s.Create(company, datakey.Spec{ID: id2, Name: "other", Passphrase: passphrase}, v.fs)
+	must(t, err)
+	for _, status := range []string{keyfs.StatusDisabled, keyfs.StatusDisabled, keyfs.StatusActive} {
+		k, err := s.SetStatus(company, id, status)
+		must(t, err)
+		found, err := v.open().Lookup(company, id)
+		must(t, err)
+		for _, k := range []*datakey.Key{k, found} {
+			if k.Active() != (status == keyfs.StatusActive) || k.Name() != "customers" {
+				t.Errorf("%s: got active %v, name %s", status, k.Active(), k.Name())
+			}
+		}
+	}
+	for _, c := range []struct {
+		company, id, status string
+		want                error
+	}{
+		{company, id, "on", keyfs.ErrInvalid}, {company, "../" + id, "active", keyfs.ErrInvalid},
+		{company, id[:31] + "0", "active", keyfs.ErrUnknown}, {"other", id, "active", keyfs.ErrUnknown},
+	} {
+		if k, err := s.SetStatus(c.company, c.id, c.status); k != nil || !errors.Is(err, c.want) {
+			t.Errorf("%+v: got %v, %v", c, k, err)
+		}
+	}
+	must(t, os.Mkdir(v.file(".K_1.new", ""), 0o700)) // left by a crash
+	list, err := s.List(company, "", 10)
+	must(t, err)
+	if len(list) != 2 || list[0].ID != id || list[0].Key.Name() != "customers" || list[1].ID != id2 || list[1].Key.Name() != "other" {
+		t.Errorf("got %+v", list)
+	}
+	must(t, os.Remove(v.file(id, "datakey.json")))
+	list, err = s.List(company, "", 1)
+	must(t, err)
+	if len(list) != 1 || list[0].ID != id || list[0].Key != nil || list[0].Damage == nil {
+		t.Errorf("got %+v", list)
+	}
+	list, err = s.List(company, id, 10)
+	must(t, err)
+	if len(list) != 1 || list[0].ID != id2 {
+		t.Errorf("got %+v", list)
+	}
+	if _, err := s.List(company, "", 0); !errors.Is(err, keyfs.ErrInvalid) {
+		t.Errorf("a list of none: %v", err)
+	}
+	if _, err := s.List("other", "", 1); !errors.Is(err, keyfs.ErrUnknown) {
+		t.Errorf("no company: %v", err)
+	}
+}
+
 // What Node encrypted with walletKMS's call, under a key that Node made, is
 // decrypted, whichever HMAC its passphrase went through.
 func TestWalletKMS(t *testing.T) {

@@ -106,14 +106,23 @@ func (m *mover) moveSome(company string, list []candidate) error {
 		}
 		specs = append(specs, keyfs.ImportSpec{ID: c.id, PrivateKeyPEM: []byte(c.PrivatePEM)})
 	}
+	made := make([]*keyfs.Wallet, len(list))
 	if !m.dry {
 		// All at once, and one by one only where one of them is in the way.
-		if _, err := m.keys.Import(company, specs, m.vol); err != nil && !ofOne(err) {
+		ws, err := m.keys.Import(company, specs, m.vol)
+		if err != nil && !ofOne(err) {
 			return err
 		}
+		copy(made, ws)
 	}
 	for i, c := range list {
-		if err := m.moveWallet(c, specs[i], there[c.id]); err != nil {
+		var err error
+		if m.dry {
+			err = m.tellWallet(c, specs[i], there[c.id])
+		} else {
+			err = m.moveWallet(c, specs[i], there[c.id], made[i])
+		}
+		if err != nil {
 			return err
 		}
 		clear(specs[i].PrivateKeyPEM)
@@ -129,18 +138,20 @@ func ofOne(err error) bool {
 		errors.Is(err, keyfs.ErrPrivateKey) || errors.Is(err, datakey.ErrPrivateKey)
 }
 
-func (m *mover) moveWallet(c candidate, spec keyfs.ImportSpec, before *keyfs.Wallet) error {
+// moveWallet makes a wallet, unless made is it, and binds it. before is the wallet
+// as it was, nil if it was not there.
+func (m *mover) moveWallet(c candidate, spec keyfs.ImportSpec, before, made *keyfs.Wallet) error {
 	const kind = kindWallet
-	if m.dry {
-		return m.tellWallet(c, spec, before)
-	}
-	ws, err := m.keys.Import(c.company, []keyfs.ImportSpec{spec}, m.vol)
-	if err != nil {
-		if !ofOne(err) {
-			return err
+	if made == nil {
+		ws, err := m.keys.Import(c.company, []keyfs.ImportSpec{spec}, m.vol)
+		if err != nil {
+			if !ofOne(err) {
+				return err
+			}
+			m.fail(c.Entry, kind, c.old, c.id, err)
+			return nil
 		}
-		m.fail(c.Entry, kind, c.old, c.id, err)
-		return nil
+		made = ws[0]
 	}
 	if !metacoin.ValidAddress(c.Address) {
 		m.fail(c.Entry, kind, c.old, c.id, errNotAddress)
@@ -149,7 +160,7 @@ func (m *mover) moveWallet(c candidate, spec keyfs.ImportSpec, before *keyfs.Wal
 	if m.isThere(c, before) {
 		return nil
 	}
-	if _, err := m.keys.Bind(c.company, ws[0].ID(), c.Address); err != nil {
+	if _, err := m.keys.Bind(c.company, made.ID(), c.Address); err != nil {
 		if !ofOne(err) {
 			return err
 		}
