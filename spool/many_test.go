@@ -217,6 +217,7 @@ func TestHandlesAreBounded(t *testing.T) {
 	for _, it := range items {
 		b.finish(it, false, "answer to "+it.Company)
 	}
+	b.ok(b.vol.Sync())
 	if n := len(b.vol.OpenHandles()); n > 256*6+10 {
 		t.Errorf("%d handles are open", n)
 	}
@@ -229,6 +230,7 @@ func TestHandlesAreBounded(t *testing.T) {
 		_, err := b.s.Claim(it)
 		b.ok(err)
 		b.finish(it, true, "refused")
+		b.ok(b.vol.Sync())
 		if n := len(b.vol.OpenHandles()); n > 256*6+10 {
 			t.Fatalf("%d handles are open", n)
 		}
@@ -242,10 +244,10 @@ func TestHandlesAreBounded(t *testing.T) {
 // TestManyWalks: no more than some inboxes are in the middle of a walk, and all are
 // walked through in the end.
 func TestManyWalks(t *testing.T) {
-	companies := names(100)
+	companies := names(70)
 	b := newBench(t, companies...)
 	for _, c := range companies {
-		for i := range 300 {
+		for i := range 130 { // 260 names are two portions
 			b.put(fmt.Sprintf("spool/%s/inbox/%d.json", c, i), "{}")
 			b.put(fmt.Sprintf("spool/%s/inbox/%d.json.sig", c, i), "sig")
 		}
@@ -263,8 +265,9 @@ func TestManyWalks(t *testing.T) {
 			b.finish(it, false, "answer")
 			n++
 		}
+		b.ok(b.vol.Sync())
 	}
-	if n != 300*len(companies) {
+	if n != 130*len(companies) {
 		t.Errorf("%d answers", n)
 	}
 	if h := len(b.vol.OpenHandles()); h > len(companies)*7 {
