@@ -52,6 +52,7 @@ type company struct {
 
 	// Owned by Next.
 	walk    durable.Entries // nil: the next call begins one
+	round   int             // Spool.round when the walk began
 	began   time.Time       // when the walk began
 	at      durable.Info    // what the inbox was then
 	waiting bool            // it has seen something that may become ready
