@@ -52,6 +52,7 @@ type company struct {
 
 	// Owned by Next.
 	walk    durable.Entries // nil: the next call begins one
+	round   int             // Spool.round when the walk began
 	began   time.Time       // when the walk began
 	at      durable.Info    // what the inbox was then
 	waiting bool            // it has seen something that may become ready
@@ -115,16 +116,21 @@ func (s *Spool) openCompany(name string) (*company, error) {
 // writes to any more.
 func (c *company) refresh() error {
 	now := c.spool.cfg.Now()
-	in, inInfo, err := c.open("inbox")
+	own, err := durable.SubPath(c.root, "spool", c.name)
 	if err != nil {
 		return err
 	}
-	out, outInfo, err := c.open("outbox")
+	defer own.Close()
+	in, inInfo, err := openDir(own, "inbox")
+	if err != nil {
+		return err
+	}
+	out, outInfo, err := openDir(own, "outbox")
 	if err != nil {
 		in.Close()
 		return err
 	}
-	rej, rejInfo, err := c.open("rejected")
+	rej, rejInfo, err := openDir(own, "rejected")
 	if err != nil {
 		in.Close()
 		out.Close()
@@ -153,8 +159,8 @@ func (c *company) refresh() error {
 	return nil
 }
 
-func (c *company) open(what string) (durable.Dir, durable.Info, error) {
-	d, err := durable.SubPath(c.root, "spool", c.name, what)
+func openDir(in durable.Dir, name string) (durable.Dir, durable.Info, error) {
+	d, err := in.Sub(name)
 	if err != nil {
 		return nil, durable.Info{}, err
 	}

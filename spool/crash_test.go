@@ -216,7 +216,7 @@ func TestCrashAnywhere(t *testing.T) {
 	calls, states := plain.Calls(), 0
 	stride, random := 1, 4
 	if testing.Short() {
-		stride, random = 5, 1
+		stride, random = 13, 1
 	}
 	faults := map[string]modelfs.Fault{
 		"crash before": modelfs.CrashBefore, "crash within": modelfs.CrashWithin, "crash after": modelfs.CrashAfter,

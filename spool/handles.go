@@ -117,6 +117,7 @@ func (s *Spool) isQuiet(c *company) bool {
 func (s *Spool) beginWalk(c *company) error {
 	s.mu.Lock()
 	s.pin(c)
+	c.round = s.round
 	s.mu.Unlock()
 	// First the time, then the directory's: what comes later has a later time.
 	began := s.cfg.Now()
@@ -178,8 +179,7 @@ func (s *Spool) enlistLocked(c *company) {
 	c.listed = true
 	s.turns = append(s.turns, c)
 	s.live++
-	// It may have come too late for the pass under way.
-	s.found = s.found || s.ended > 0
+	s.found = s.found || s.passing // it may have come too late for this pass
 }
 
 // compact takes those out of the list of turns that have left it.
@@ -205,9 +205,17 @@ func (s *Spool) compact() {
 func (s *Spool) lookAgain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.enlistAll()
+}
+
+// enlistAll has every inbox walked through from now on: walks that have ended in
+// the pass under way, and those that have begun, do not count. s.mu is held.
+func (s *Spool) enlistAll() {
 	for _, c := range s.order {
 		s.enlistLocked(c)
 	}
+	s.round++
+	s.found = s.found || s.passing
 }
 
 // noteReplaced remembers that a company's inbox is another directory than before.

@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -217,6 +218,7 @@ func TestHandlesAreBounded(t *testing.T) {
 	for _, it := range items {
 		b.finish(it, false, "answer to "+it.Company)
 	}
+	b.ok(b.vol.Sync())
 	if n := len(b.vol.OpenHandles()); n > 256*6+10 {
 		t.Errorf("%d handles are open", n)
 	}
@@ -229,6 +231,7 @@ func TestHandlesAreBounded(t *testing.T) {
 		_, err := b.s.Claim(it)
 		b.ok(err)
 		b.finish(it, true, "refused")
+		b.ok(b.vol.Sync())
 		if n := len(b.vol.OpenHandles()); n > 256*6+10 {
 			t.Fatalf("%d handles are open", n)
 		}
@@ -242,10 +245,10 @@ func TestHandlesAreBounded(t *testing.T) {
 // TestManyWalks: no more than some inboxes are in the middle of a walk, and all are
 // walked through in the end.
 func TestManyWalks(t *testing.T) {
-	companies := names(100)
+	companies := names(70)
 	b := newBench(t, companies...)
 	for _, c := range companies {
-		for i := range 300 {
+		for i := range 130 { // 260 names are two portions
 			b.put(fmt.Sprintf("spool/%s/inbox/%d.json", c, i), "{}")
 			b.put(fmt.Sprintf("spool/%s/inbox/%d.json.sig", c, i), "sig")
 		}
@@ -263,8 +266,9 @@ func TestManyWalks(t *testing.T) {
 			b.finish(it, false, "answer")
 			n++
 		}
+		b.ok(b.vol.Sync())
 	}
-	if n != 300*len(companies) {
+	if n != 130*len(companies) {
 		t.Errorf("%d answers", n)
 	}
 	if h := len(b.vol.OpenHandles()); h > len(companies)*7 {
@@ -571,4 +575,102 @@ func BenchmarkRescan10000(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestEachRescanFindsAll drops requests without a hint, some of them in the middle of
+// a pass, in companies of all sorts: the next rescan finds each.
+func TestEachRescanFindsAll(t *testing.T) {
+	companies := names(20)
+	b := newBench(t, companies...)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i, c := range companies {
+		if i%3 == 0 {
+			b.put("spool/"+c+"/inbox/waits.json", "{}")
+		}
+		if i%7 == 0 {
+			for j := range 300 {
+				b.put(fmt.Sprintf("spool/%s/inbox/w%d.json", c, j), "{}")
+			}
+		}
+	}
+	b.rescan(companies...)
+	dropped := map[string]bool{}
+	drop := func(n int) {
+		c := companies[r.IntN(len(companies))]
+		name := fmt.Sprintf("r%d.json", n)
+		b.put("spool/"+c+"/inbox/"+name, "{}")
+		b.put("spool/"+c+"/inbox/"+name+".sig", "sig")
+		dropped[c+"/"+name] = true
+	}
+	finish := func(items []*spool.Item) {
+		for _, it := range items {
+			if it.Refusal != nil {
+				b.s.Return(it, false)
+				continue
+			}
+			if !dropped[it.Company+"/"+it.Name] {
+				t.Fatalf("%s/%s comes twice", it.Company, it.Name)
+			}
+			delete(dropped, it.Company+"/"+it.Name)
+			_, err := b.s.Claim(it)
+			b.ok(err)
+			if r.IntN(4) == 0 {
+				b.ok(b.s.Unclaim(it))
+				b.vol.Remove("spool/" + it.Company + "/inbox/" + it.Name)
+				b.vol.Remove("spool/" + it.Company + "/inbox/" + it.Name + ".sig")
+				continue
+			}
+			b.finish(it, false, "answer")
+		}
+	}
+	rounds := 300
+	if testing.Short() {
+		rounds = 60
+	}
+	for n := range rounds {
+		b.now = b.now.Add(time.Duration(r.IntN(3000)) * time.Millisecond)
+		drop(n)
+		if r.IntN(3) == 0 { // in the middle of a pass
+			items, err := b.s.Next(1)
+			b.ok(err)
+			finish(items)
+			drop(1000 + n)
+		}
+		b.ok(b.s.SetCompanies(companies))
+		for {
+			items, err := b.s.Next(1 + r.IntN(10))
+			b.ok(err)
+			if len(items) == 0 {
+				break
+			}
+			finish(items)
+		}
+		if len(dropped) > 0 {
+			t.Fatalf("rescan %d has not found %v", n, dropped)
+		}
+		b.ok(b.vol.Sync())
+	}
+}
+
+// TestBrokenInbox: a company that has lost its inbox is told of, and the others are
+// served.
+func TestBrokenInbox(t *testing.T) {
+	b := newBench(t, "acme", "beta")
+	b.rescan("acme", "beta")
+	b.vol.Rename("spool/acme/inbox", "spool/acme/away")
+	b.put("spool/beta/inbox/a.json", "{}")
+	b.put("spool/beta/inbox/a.json.sig", "sig")
+	b.now = b.now.Add(time.Minute)
+	if items := b.rescan("acme", "beta"); len(items) != 1 || len(b.warned) == 0 {
+		t.Errorf("%d items, warned of %q", len(items), b.warned)
+	}
+	if waiting, _, err := b.s.Left(); err != nil || waiting != 2 {
+		t.Errorf("%d files wait, %v", waiting, err)
+	}
+	b.vol.Rename("spool/acme/away", "spool/acme/inbox")
+	b.put(in+"a.json", "{}")
+	b.put(in+"a.json.sig", "sig")
+	if items := b.rescan("acme", "beta"); len(items) != 1 {
+		t.Errorf("%d items", len(items))
+	}
 }

@@ -166,12 +166,15 @@ func AnswerName(name string) string {
 	return base + ".result" + strings.TrimSuffix(suffix, ageSuffix)
 }
 
+// StatusSuffix ends the name of a file in outbox/ that is no answer, see Spool.Status.
+const StatusSuffix = ".status.json"
+
 // statusName is the outbox name of what is told of a request while it waits. No
 // request's answer can have it, since answers end in .result.json or
 // .result.jsonl.
 func statusName(name string) string {
 	base, _ := stem(DefaultTypes, name)
-	return base + ".status.json"
+	return base + StatusSuffix
 }
 
 // SafeName writes any file name, valid UTF-8 or not, with the characters of a

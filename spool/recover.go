@@ -247,9 +247,10 @@ func (s *Spool) Left() (waiting, ignored int, err error) {
 	order := append([]*company(nil), s.order...)
 	s.mu.Unlock()
 	for _, c := range order {
-		inbox, _, err := c.open("inbox")
+		inbox, err := durable.SubPath(c.root, "spool", c.name, "inbox")
 		if err != nil {
-			return 0, 0, err
+			s.cfg.Warn(c.name, "counting what is left in the inbox", err)
+			continue
 		}
 		err = durable.Walk(inbox, func(e durable.Entry) error {
 			if Unfinished(e.Name) {

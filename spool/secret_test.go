@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"signdrop/spool"
 	"signdrop/spool/durable"
 	"signdrop/spool/durable/modelfs"
 )
@@ -236,4 +240,63 @@ func TestForgetInBetween(t *testing.T) {
 	b.ok(err)
 	b.finish(it, true, "refused")
 	b.holds("spool/acme/rejected/a.json", secret)
+}
+
+// TestForgetOnDisk: who has the file open, as its partner may, sees that its bytes
+// were overwritten in place, and the file has no name any more.
+func TestForgetOnDisk(t *testing.T) {
+	vol, dir := disk(t, []string{"acme"})
+	path := filepath.Join(dir, "spool", "acme", "inbox", "key.pem")
+	if err := os.WriteFile(path, []byte(strings.Repeat(secret, 5000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	held, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	root, err := vol.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	s, err := spool.Open(vol, root, spool.Config{
+		Now:  func() time.Time { return time.Now().Add(time.Hour) },
+		Warn: func(_, what string, err error) { t.Errorf("%s: %v", what, err) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.SetCompanies([]string{"acme"}); err != nil {
+		t.Fatal(err)
+	}
+	items, err := s.Next(1)
+	if err != nil || len(items) != 1 {
+		t.Fatalf("%d items, %v", len(items), err)
+	}
+	it := items[0]
+	_, err = s.Claim(it)
+	if err == nil {
+		s.Forget(it)
+		err = s.Make(it, true, [][]byte{[]byte("reason")})
+	}
+	if err == nil {
+		err = s.Publish(it)
+	}
+	if err == nil {
+		err = s.Retire(it, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := held.Stat()
+	if err != nil || info.Size() != 0 || info.Sys().(*syscall.Stat_t).Nlink != 0 {
+		t.Errorf("it has %d bytes, %+v, %v", info.Size(), info.Sys(), err)
+	}
+	for _, d := range []string{"spool/acme/inbox", "work/acme", "work/.made"} {
+		if list, err := os.ReadDir(filepath.Join(dir, d)); err != nil || len(list) > 0 {
+			t.Errorf("%s holds %v, %v", d, list, err)
+		}
+	}
 }

@@ -66,7 +66,8 @@ type Config struct {
 	SigWait time.Duration
 
 	// Several says in which companies a request may have further signatures,
-	// NAME.<label>.sig. Nil: in none. It is asked often and must not block.
+	// NAME.<label>.sig. Nil: in none. It is asked often, from several goroutines and
+	// with locks held: it must not block, nor call the spool. Its answer may change.
 	Several func(company string) bool
 
 	// Now is the clock that is compared with the files' change times.
@@ -104,7 +105,9 @@ type Spool struct {
 	turns     []*company      // those that are walked through: all but the quiet ones, whose place is nil
 	live      int             // how many are not nil
 	turn      int             // whose walk Next continues
-	found     bool            // the pass under way has found something
+	round     int             // how often all inboxes were to be looked at
+	passing   bool            // a pass is under way
+	found     bool            // another must follow it: it has found something, or began too early
 	ended     int             // companies whose walk has ended in this pass
 	open      *list.List      // companies with handles, the one used last first
 	replaced  map[string]bool // companies whose inbox is another one than before
@@ -260,9 +263,7 @@ func (s *Spool) SetCompanies(names []string) error {
 	if len(want) < len(s.order) {
 		s.dismiss(want)
 	}
-	for _, c := range s.order {
-		s.enlistLocked(c)
-	}
+	s.enlistAll()
 	s.ready = append(s.ready, s.waiting...)
 	s.waiting = nil
 	return errors.Join(errs...)
@@ -408,9 +409,11 @@ func (s *Spool) nextTurn() *company {
 		again := s.found
 		s.found = false
 		if !again || s.live == 0 {
+			s.passing = false
 			return nil
 		}
 	}
+	s.passing = true
 	for {
 		s.turn %= len(s.turns)
 		if c := s.turns[s.turn]; c != nil {
@@ -435,6 +438,7 @@ func (s *Spool) turnDone(c *company, end, quiet, found bool) {
 	case end:
 		s.ended++
 		s.turn++
+		s.found = s.found || c.round < s.round
 	case found:
 		s.turn++ // fairness: the next portion is another company's
 	}
@@ -771,6 +775,10 @@ func (s *Spool) Occupied(it *Item) (bool, error) {
 // Reason returns the reason that lies in rejected/ for a recovered item, nil if there
 // is none: the crash came after it was published and before the request was put away
 // beside it. match says whether a reason is the item's.
+//
+// Beside the reason for a file that was forgotten nothing ever lies, so a file of the
+// same name that comes later, and like it is not read, can be told the same after a
+// crash. Whether it is forgotten too must follow from a Peek at it, not from that.
 func (s *Spool) Reason(it *Item, match func(reason []byte) bool) ([]byte, error) {
 	c := it.co
 	c.mu.RLock()

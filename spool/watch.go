@@ -68,7 +68,13 @@ func (w *Watcher) Cover(companies []string) error {
 	w.full = false
 	for _, c := range companies {
 		p := w.inbox(c)
-		if w.full || watched[p] && !replaced[c] && !renew {
+		if !renew && !replaced[c] && watched[p] {
+			continue
+		}
+		if w.full {
+			if watched[p] {
+				w.spool.noteReplaced(c) // to be renewed when there is room
+			}
 			continue
 		}
 		// For a directory that is watched already the kernel answers with the same
