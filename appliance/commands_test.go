@@ -242,7 +242,7 @@ func TestImport(t *testing.T) {
 		t.Errorf("signed with %s", pay.PublicKey)
 	}
 	list := r.answer("list.json", []byte(`{"type":"wallet.list"}`))
-	if len(list.Wallets) != 1 || list.Wallets[0].Wallet != got.Wallet || list.Wallets[0].Status != "active" {
+	if len(list.Wallets) != 1 || list.Wallets[0].Wallet != got.Wallet || list.Wallets[0].Status != "active" || list.Wallets[0].Signed != 1 {
 		t.Errorf("list: %+v", list.Wallets)
 	}
 	r.answer("off.json", fmt.Appendf(nil, `{"type":"wallet.disable","wallet":%q}`, got.Wallet))

@@ -3,6 +3,7 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/metacoin"
@@ -150,6 +151,11 @@ func (a *Appliance) listWallets(c *company, o *outcome) error {
 			Wallet: w.ID, Address: w.Address, Curve: string(w.Curve), PublicKey: w.PublicPEM,
 			Status: keyfs.StatusActive, NotAfter: zulu(w.NotAfter),
 		}
+		var last time.Time
+		if e.Signed, last, err = a.journal.Uses(c.name, w.ID); err != nil {
+			return fmt.Errorf("wallet.list: %w", err)
+		}
+		e.LastSigned = zulu(last)
 		switch {
 		case w.Damage != nil:
 			a.log.Error().Err(w.Damage).Str("company", c.name).Msg("wallet cannot be used")

@@ -40,6 +40,9 @@ type WalletEntry struct {
 	PublicKey string `json:"public_key,omitempty"` // PEM
 	Status    string `json:"status"`               // "active", "disabled" or "damaged"
 	NotAfter  string `json:"not_after,omitempty"`  // RFC 3339
+
+	Signed     uint64 `json:"signed"`                // signatures that are on record
+	LastSigned string `json:"last_signed,omitempty"` // time of the newest, RFC 3339
 }
 
 // CompanyEntry is a company in the answer to company.list.
