@@ -214,7 +214,7 @@ type Item struct {
 	product [][]byte
 	refused bool
 	forget  bool
-	told    bool // Status was called for it
+	told    bool   // Status was called for it
 	made    string // name in work/.made, "" if none
 	base    string // where a refused item goes in rejected/
 }
