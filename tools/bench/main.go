@@ -70,24 +70,25 @@ type bench struct {
 
 // sizes are how much is measured.
 type sizes struct {
-	rounds  int // samples of a row
-	batches int // samples of a batch, which are larger
-	bare    int // milliseconds of one sample of the bare signer or disk
-	files   int // one sample of one request a file
-	lines   int // of a batch
-	drops   int // one after the other on an idle machine
-	few     int // files waiting
-	many    int // files waiting
-	wallets int
-	past    int // requests that were answered before
-	shell   int // files for the shell loop
+	rounds    int // samples of a row
+	batches   int // samples of a batch, which are larger
+	bare      int // milliseconds of one sample of the bare signer or disk
+	files     int // one sample of one request a file
+	lines     int // of a batch
+	drops     int // one after the other on an idle machine
+	few       int // files waiting
+	many      int // files waiting
+	wallets   int
+	companies int
+	past      int // requests that were answered before
+	shell     int // files for the shell loop
 }
 
 var (
 	normal = sizes{rounds: 5, batches: 3, bare: 250, files: 3000, lines: 10_000, drops: 300,
-		few: 1000, many: 100_000, wallets: 100_000, past: 1_000_000, shell: 200}
+		few: 1000, many: 100_000, wallets: 100_000, companies: 10_000, past: 1_000_000, shell: 200}
 	full = sizes{rounds: 5, batches: 3, bare: 250, files: 3000, lines: 10_000, drops: 300,
-		few: 1000, many: 1_000_000, wallets: 100_000, past: 10_000_000, shell: 200}
+		few: 1000, many: 1_000_000, wallets: 100_000, companies: 10_000, past: 10_000_000, shell: 200}
 )
 
 // The room that a run needs, in bytes. Everything is removed at its end only, see
@@ -112,6 +113,7 @@ var suite = []struct {
 	{"latency", (*bench).latency},
 	{"waiting", (*bench).waiting},
 	{"wallets", (*bench).wallets},
+	{"companies", (*bench).companies},
 	{"past", (*bench).past},
 	{"shell", (*bench).shell},
 }
