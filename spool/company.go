@@ -106,7 +106,9 @@ func (c *company) refresh() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inbox != nil && c.inInfo.Ino == inInfo.Ino && c.outInfo.Ino == outInfo.Ino && c.rejInfo.Ino == rejInfo.Ino {
+	// The group may have been changed in place: answers are given to it.
+	same := c.inInfo.Ino == inInfo.Ino && c.outInfo.Ino == outInfo.Ino && c.rejInfo.Ino == rejInfo.Ino && c.gid == outInfo.GID
+	if c.inbox != nil && same {
 		return errors.Join(in.Close(), out.Close(), rej.Close())
 	}
 	for _, d := range []durable.Dir{c.inbox, c.outbox, c.rejected} {

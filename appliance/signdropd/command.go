@@ -45,6 +45,7 @@ type options struct {
 	logLevel  string
 	watch     bool
 	cfg       appliance.Config
+	door      doorOptions
 }
 
 func command() *cobra.Command {
@@ -99,7 +100,9 @@ complete are left there; the exit status tells of them.`,
 			return nil
 		}
 	}
-	root.AddCommand(serve, once)
+	serve.Flags().StringVar(&o.door.listen, "sftp", "", "let partners in by SFTP at this address, \":10210\"; none if empty")
+	o.door.flags(serve.Flags())
+	root.AddCommand(serve, once, (&options{}).doorCommand())
 	return root
 }
 
@@ -127,6 +130,10 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.BoolVar(&o.watch, "watch", true, "ask the kernel to tell what comes (inotify)")
 	f.IntVar(&c.Group, "group", 64, "put at most this many files on record at once")
 	f.Uint64Var(&c.Reserve, "reserve", 64<<20, "claim nothing when fewer bytes than this are free")
+	o.logFlags(f)
+}
+
+func (o *options) logFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.logFormat, "log-format", "auto", "json, pretty, or auto: pretty on a terminal")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 }
@@ -206,6 +213,11 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	work := a.Once
 	if serve {
 		work = a.Serve
+		stopDoor, err := o.startDoor(ctx, log)
+		if err != nil {
+			return errors.Join(err, a.Close())
+		}
+		defer stopDoor()
 	}
 	err = work(ctx)
 	counts := a.Counts()
