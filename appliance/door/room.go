@@ -159,12 +159,17 @@ func (r *room) begin(t *tree, name string, f openFlags) (*upload, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.append {
+		// OpenSSH's reput asks to append and gives offsets nevertheless; a client
+		// that counts from where the file ended would overwrite it.
+		u.least = u.size
+	}
 	r.uploads[name] = u
 	return u, nil
 }
 
 // openFlags are the flags of SSH_FXP_OPEN that matter for an upload.
-type openFlags struct{ create, trunc, excl bool }
+type openFlags struct{ create, trunc, excl, append bool }
 
 // regular describes a regular file, nil where there is none of that name.
 func regular(d durable.Dir, name string) (*durable.Info, error) {

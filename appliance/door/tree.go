@@ -43,9 +43,7 @@ func (sn *session) sftp(ch io.ReadWriteCloser) error {
 		}
 	}
 	f := newFrames(ch, func() error { return sn.room.sync(t) }, sn.touch)
-	err = sftp.NewRequestServer(f, sftp.Handlers{FileGet: t, FilePut: t, FileCmd: t, FileList: t}).Serve()
-	f.Close()
-	return err
+	return sftp.NewRequestServer(f, sftp.Handlers{FileGet: t, FilePut: t, FileCmd: t, FileList: t}).Serve()
 }
 
 // place takes a path apart: box is "" for the top, name "" for a box itself.
@@ -106,14 +104,11 @@ func (t *tree) Filewrite(r *sftp.Request) (io.WriterAt, error) {
 		return nil, err
 	}
 	f := r.Pflags()
-	if f.Append {
-		return nil, refuse(sftp.ErrSSHFxOpUnsupported, "appending is not done here: resume by offset")
-	}
 	release, err := t.handle()
 	if err != nil {
 		return nil, err
 	}
-	u, err := t.sn.room.begin(t, name, openFlags{f.Creat, f.Trunc, f.Excl && f.Creat})
+	u, err := t.sn.room.begin(t, name, openFlags{f.Creat, f.Trunc, f.Excl && f.Creat, f.Append})
 	if err != nil {
 		release()
 		return nil, t.tell(err)

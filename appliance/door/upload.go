@@ -19,6 +19,7 @@ type upload struct {
 	inbox durable.Dir
 	name  string
 	excl  bool
+	least int64 // nothing before this may be written
 	// released gives the handle back.
 	released func()
 
@@ -102,6 +103,9 @@ func (u *upload) write(p []byte, off int64) (int, error) {
 	set := &u.room.srv.set
 	if off < 0 || off > math.MaxInt64-int64(len(p)) || off+int64(len(p)) > set.MaxFile {
 		return 0, refuse(sftp.ErrSSHFxFailure, "the file is larger than %d bytes", set.MaxFile)
+	}
+	if off < u.least {
+		return 0, refuse(sftp.ErrSSHFxOpUnsupported, "to append, give the offset in the file")
 	}
 	end := off + int64(len(p))
 	if end > u.size {
