@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,6 +68,7 @@ type bed struct {
 	dir  string // spool/
 	addr string
 	log  *lockedBuffer
+	skew atomic.Int64 // what the door's clock is ahead, nanoseconds
 }
 
 // lockedBuffer is a log that several goroutines write.
@@ -111,6 +113,7 @@ func newBed(t testing.TB, set Settings) *bed {
 	t.Cleanup(func() { vol.Close() })
 	b.srv = newServer(set, vol, signerOf("host"), zerolog.New(b.log))
 	t.Cleanup(b.srv.close)
+	b.srv.now = func() time.Time { return time.Now().Add(time.Duration(b.skew.Load())) }
 	b.srv.setCompany("acme", []byte(lineOf("acme")+"\n"))
 	b.srv.setCompany("other", []byte(lineOf("other")+"\n"))
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -87,7 +87,6 @@ func newServer(set Settings, vol durable.FS, host ssh.Signer, log zerolog.Logger
 		},
 	}
 	s.ssh.AddHostKey(host)
-	go s.janitor()
 	return s
 }
 
@@ -212,6 +211,7 @@ func (s *server) room(company string) *room {
 
 // serve accepts connections until the listener closes.
 func (s *server) serve(l net.Listener) {
+	go s.janitor()
 	for {
 		conn, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {

@@ -141,16 +141,20 @@ func (t *tree) Fileread(r *sftp.Request) (io.ReaderAt, error) {
 // download is a file that is read.
 type download struct {
 	tree     *tree
-	file     durable.File
 	released func()
-	once     sync.Once
+
+	mu     sync.Mutex
+	file   durable.File
+	closed bool
 }
 
-// ReadAt implements io.ReaderAt.
+// ReadAt implements io.ReaderAt. Several goroutines of pkg/sftp's read at once.
 func (d *download) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, io.EOF
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	n, err := d.file.ReadAt(p, off)
 	if err != nil && err != io.EOF {
 		err = d.tree.tell(err)
@@ -160,11 +164,14 @@ func (d *download) ReadAt(p []byte, off int64) (int, error) {
 
 // Close implements io.Closer.
 func (d *download) Close() error {
-	d.once.Do(func() {
-		d.released()
-		d.file.Close()
-	})
-	return nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	d.released()
+	return d.file.Close()
 }
 
 // Filecmd implements sftp.FileCmder.
