@@ -13,6 +13,9 @@ import (
 const (
 	fxpInit     = 1
 	fxpVersion  = 2
+	fxpOpen     = 3
+	fxpClose    = 4
+	fxpOpendir  = 11
 	fxpStatus   = 101
 	fxpExtended = 200
 
@@ -28,7 +31,10 @@ const fsyncExtension = "fsync@openssh.com"
 
 // frames stands between a channel and pkg/sftp's server and adds what that does not
 // do: a lower limit on packets, and fsync@openssh.com. A request for a sync waits
-// until everything that was asked for before it has been answered.
+// until everything that was asked for before it has been answered. So does whatever
+// comes after an open or a close: pkg/sftp works on several packets at once, and a
+// client that guesses a handle before it has been told would have it read a request
+// that is being written (a data race in v1.13.12, found by our fuzzing).
 type frames struct {
 	ch    io.ReadWriteCloser
 	flush func() error // makes what was written so far durable
@@ -37,6 +43,7 @@ type frames struct {
 	in     []byte // the rest of the packet that Read gives out
 	buf    []byte
 	inited bool
+	alone  bool // what comes next waits for what went before
 
 	mu      sync.Mutex
 	idle    *sync.Cond // signalled when waiting changes
@@ -91,8 +98,17 @@ func (f *frames) next() error {
 	f.inited = true
 	f.heard()
 	if id, ok := fsyncRequest(body); ok {
+		if err := f.settle(); err != nil {
+			return err
+		}
 		return f.answerSync(id)
 	}
+	if f.alone {
+		if err := f.settle(); err != nil {
+			return err
+		}
+	}
+	f.alone = body[0] == fxpOpen || body[0] == fxpOpendir || body[0] == fxpClose
 	f.mu.Lock()
 	f.waiting++
 	f.mu.Unlock()
@@ -112,18 +128,22 @@ func fsyncRequest(body []byte) (id uint32, ok bool) {
 	return binary.BigEndian.Uint32(body[1:]), string(body[9:9+len(fsyncExtension)]) == fsyncExtension
 }
 
-// answerSync syncs all that this session has written: the handle in the request is
-// pkg/sftp's, and syncing more than was asked for is no harm.
-func (f *frames) answerSync(id uint32) error {
+// settle waits until everything that was passed on has been answered.
+func (f *frames) settle() error {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	for f.waiting > 0 && !f.closed {
 		f.idle.Wait()
 	}
-	closed := f.closed
-	f.mu.Unlock()
-	if closed {
+	if f.closed {
 		return io.ErrUnexpectedEOF
 	}
+	return nil
+}
+
+// answerSync syncs all that this session has written: the handle in the request is
+// pkg/sftp's, and syncing more than was asked for is no harm.
+func (f *frames) answerSync(id uint32) error {
 	code, text := uint32(fxOK), ""
 	if err := f.flush(); err != nil {
 		code, text = fxFailure, err.Error()

@@ -419,13 +419,16 @@ func FuzzSession(f *testing.F) {
 		sn := &session{srv: srv, room: srv.room("acme"), company: "acme", log: zerolog.Nop()}
 		ours, theirs := net.Pipe()
 		done := make(chan error)
-		go func() { done <- sn.sftp(ours) }()
+		go func() {
+			err := sn.sftp(ours)
+			ours.Close() // as channel does
+			done <- err
+		}()
 		go io.Copy(io.Discard, theirs)
 		theirs.Write(packet(fxpInit, 3))
 		theirs.Write(data)
 		theirs.Close()
 		<-done
-		ours.Close()
 		if n := sn.handles.Load(); n != 0 {
 			t.Fatalf("%d handles are open", n)
 		}
