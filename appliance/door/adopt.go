@@ -107,7 +107,7 @@ func give(path string, info durable.Info, gid int) error {
 func giveFiles(d durable.Dir, gid int) error {
 	return durable.Walk(d, func(e durable.Entry) error {
 		info, err := d.Stat(e.Name)
-		if err != nil || !info.Mode.IsRegular() || int(info.GID) == gid {
+		if err != nil || !info.Mode.IsRegular() || info.Nlink > 1 || int(info.GID) == gid {
 			return nil
 		}
 		f, err := d.Open(e.Name)

@@ -173,7 +173,10 @@ func (k *Keeper) once(ctx context.Context, l *net.TCPListener) error {
 		// rest is an unfinished upload, so there is nothing to wait for.
 		conn.Close()
 		select {
-		case <-died:
+		case exit := <-died:
+			if exit != nil {
+				err = fmt.Errorf("%w (%w)", exit, err)
+			}
 		case <-time.After(2 * time.Second):
 			cmd.Process.Kill()
 			<-died
@@ -277,6 +280,10 @@ func (k *Keeper) signs(conn net.Conn, to *sender) error {
 	}
 }
 
+// directoriesEvery is how often the companies' directories are looked at, in times
+// that their files are: new ones are rare, and looking costs more.
+const directoriesEvery = 3
+
 // tells sends the door who may log in, and again what changes.
 func (k *Keeper) tells(ctx context.Context, to *sender) error {
 	err := to.send(message{Hello: &hello{
@@ -288,6 +295,7 @@ func (k *Keeper) tells(ctx context.Context, to *sender) error {
 	told := map[string]stamp{}
 	tick := time.NewTicker(k.Every)
 	defer tick.Stop()
+	looked := time.Now()
 	for ready := false; ; {
 		if err := k.changes(to, told); err != nil {
 			return err
@@ -302,7 +310,11 @@ func (k *Keeper) tells(ctx context.Context, to *sender) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case now := <-tick.C:
-			if k.User != nil && !slices.Equal(k.directories(now), k.groups) {
+			if k.User == nil || now.Sub(looked) < directoriesEvery*k.Every {
+				continue
+			}
+			looked = now
+			if !slices.Equal(k.directories(now), k.groups) {
 				return errGroups
 			}
 		}

@@ -186,23 +186,30 @@ func regular(d durable.Dir, name string) (*durable.Info, error) {
 	return &info, nil
 }
 
-// stat describes a name of the inbox as the partner sees it: the upload under way,
-// what waits, what an earlier upload left, and what was accepted a moment ago.
+// newer reports whether what an upload left is newer than the file that waits under
+// its name.
+func newer(part, finished *durable.Info) bool {
+	return part != nil && (finished == nil || part.CTime >= finished.CTime)
+}
+
+// stat describes a name of the inbox as the partner sees it: what an upload would go
+// on with, or what was accepted a moment ago.
 func (r *room) stat(inbox durable.Dir, name string) (info durable.Info, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	names := []string{name, hidden + name}
-	if r.uploads[name] != nil {
-		names = []string{hidden + name, name}
+	finished, err := regular(inbox, name)
+	if err != nil {
+		return info, err
 	}
-	for _, n := range names {
-		got, err := regular(inbox, n)
-		if err != nil {
-			return info, err
-		}
-		if got != nil {
-			return *got, nil
-		}
+	part, err := regular(inbox, hidden+name)
+	if err != nil {
+		return info, err
+	}
+	switch {
+	case part != nil && (r.uploads[name] != nil || newer(part, finished)):
+		return *part, nil
+	case finished != nil:
+		return *finished, nil
 	}
 	if e, ok := r.lately(name); ok {
 		return durable.Info{Mode: 0o640, Size: e.size, MTime: e.mtime}, nil

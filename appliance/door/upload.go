@@ -51,7 +51,7 @@ func (u *upload) create(part *durable.Info) error {
 // is taken back first: while it grows it must not be taken for whole. If the
 // appliance was quicker there is no such file any more.
 func (u *upload) resume(finished, part *durable.Info) error {
-	if part == nil || finished != nil && part.CTime < finished.CTime {
+	if !newer(part, finished) {
 		if part != nil {
 			if err := u.inbox.Remove(hidden + u.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -132,10 +132,19 @@ func (u *upload) flush() error {
 		return u.err
 	}
 	if err := u.file.Sync(); err != nil {
-		// What is lost now would seem to be there at the next sync.
 		u.err = u.tree.tell(err)
+		u.discard()
 	}
 	return u.err
+}
+
+// discard removes what came: after a failed sync any of it may be lost, and would
+// seem to be there at the next one.
+func (u *upload) discard() {
+	u.file.Close()
+	u.file = nil
+	u.inbox.Remove(hidden + u.name)
+	u.room.usage.stale()
 }
 
 // TransferError implements sftp.TransferError: the connection was lost, and Close
@@ -157,22 +166,30 @@ func (u *upload) abandon(why error) {
 	u.keep()
 }
 
-// keep closes the file and leaves of it what came without a gap, to be resumed.
+// keep closes the file and leaves of it what came without a gap, to be resumed. It
+// is synced, so that what a later upload goes on with is what came. (A power cut
+// before that may leave other bytes; then the request's signature does not verify.)
 func (u *upload) keep() {
 	if u.file == nil {
 		return
 	}
 	whole := u.got.prefix()
-	if t, ok := u.file.(durable.Truncater); ok && whole > 0 {
-		if err := t.Truncate(whole); err != nil {
-			whole = 0
+	err := error(nil)
+	if info, serr := u.file.Stat(); serr != nil || info.Size != whole {
+		err = errors.New("it cannot be cut")
+		if t, ok := u.file.(durable.Truncater); ok {
+			err = t.Truncate(whole)
 		}
+	}
+	if err == nil && whole > 0 {
+		err = u.file.Sync()
+	}
+	if err != nil || whole == 0 {
+		u.discard()
+		return
 	}
 	u.file.Close()
 	u.file = nil
-	if whole == 0 {
-		u.inbox.Remove(hidden + u.name)
-	}
 	u.room.usage.stale()
 }
 
@@ -225,17 +242,18 @@ func (u *upload) finish() (durable.Info, error) {
 	if err == nil {
 		err = u.file.Sync()
 	}
-	if cerr := u.file.Close(); err == nil {
-		err = cerr
-	}
-	u.file = nil
 	if err != nil {
-		// A failed sync may have lost any of it: it must be sent anew.
 		u.err = u.tree.tell(err)
-		u.inbox.Remove(hidden + u.name)
+		u.discard()
 		return durable.Info{}, u.err
 	}
-	return info, nil
+	err = u.file.Close()
+	u.file = nil
+	if err != nil {
+		u.err = u.tree.tell(err)
+		u.inbox.Remove(hidden + u.name)
+	}
+	return info, u.err
 }
 
 // publish gives the file its name in one step. Called with the room's lock.
