@@ -28,7 +28,7 @@ func (k *Keeper) directories(now time.Time) []int {
 	}
 	names, err := companies(k.root)
 	if err != nil {
-		k.Log.Error().Err(err).Msg("SFTP door: reading the companies")
+		k.complain("", "db/companies", "SFTP door: reading the companies", err)
 		return k.groups
 	}
 	var groups []int
@@ -38,8 +38,8 @@ func (k *Keeper) directories(now time.Time) []int {
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // the session says so to who asks
 			}
+			k.complain(name, what, "SFTP door: a directory cannot be given to the door", err)
 			if err != nil {
-				k.Log.Error().Str("company", name).Str("directory", what).Err(err).Msg("SFTP door: it cannot be given to the door")
 				continue
 			}
 			if g != k.User.GID && !slices.Contains(groups, g) {

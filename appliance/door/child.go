@@ -28,7 +28,8 @@ func Child(ctx context.Context, log zerolog.Logger) error {
 		unix.CloseOnExec(fd)
 	}
 	// The door's own limits bound its memory; this makes the collector work
-	// harder before the machine has to.
+	// harder before the machine has to. The signer's settings are not for us.
+	debug.SetGCPercent(100)
 	debug.SetMemoryLimit(512 << 20)
 	spool := fmt.Sprintf("/proc/self/fd/%d", fdSpool)
 	vol, err := durable.OpenDisk(spool)

@@ -19,6 +19,7 @@ import (
 	"github.com/pkg/sftp"
 	"github.com/rs/zerolog"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"signdrop/spool/durable"
 )
@@ -33,7 +34,10 @@ func heap() uint64 {
 // TestManyConnections: a flood of connections that never log in holds a bounded
 // number of places and little memory, and who has a key gets in meanwhile.
 func TestManyConnections(t *testing.T) {
-	n := 2000
+	// As many as this process may have open, which are two for each.
+	var limit unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	n := int(min(10_000, limit.Cur/2-100))
 	if testing.Short() {
 		n = 200
 	}

@@ -54,6 +54,22 @@ type Keeper struct {
 	host    ssh.Signer
 	groups  []int                // further groups that the door needs
 	adopted map[string]time.Time // when directories were given to the door
+	said    map[string]string    // by what it concerns, the last error that was logged
+}
+
+// complain logs an error that comes back at every look once for as long as it stays
+// the same. A nil error means that all is well again.
+func (k *Keeper) complain(company, what, message string, err error) {
+	about := company + " " + what
+	if err == nil {
+		delete(k.said, about)
+		return
+	}
+	if k.said[about] == err.Error() {
+		return
+	}
+	k.said[about] = err.Error()
+	k.Log.Error().Str("company", company).Str("what", what).Err(err).Msg(message)
 }
 
 // User is whom the door runs as.
@@ -94,7 +110,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if k.Every <= 0 {
 		k.Every = time.Second
 	}
-	k.adopted = map[string]time.Time{}
+	k.adopted, k.said = map[string]time.Time{}, map[string]string{}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", k.Listen)
 	if err != nil {
 		return fmt.Errorf("listening for SFTP: %w (use another address, or stop what uses it)", err)
@@ -330,17 +346,18 @@ func (k *Keeper) changes(to *sender, told map[string]stamp) error {
 	if err != nil {
 		// Nobody is let in whom we cannot ask about, and nobody is thrown out
 		// because of a passing error either.
-		k.Log.Error().Err(err).Msg("SFTP door: reading the companies")
+		k.complain("", "db/companies", "SFTP door: reading the companies", err)
 		return nil
 	}
+	k.complain("", "db/companies", "", nil)
 	gone := map[string]bool{}
 	for name := range told {
 		gone[name] = true
 	}
 	for _, name := range names {
 		st, keys, err := readAllowed(k.root, name, told[name])
+		k.complain(name, "files", "SFTP door: company cannot log in; mend its files", err)
 		if err != nil {
-			k.Log.Error().Str("company", name).Err(err).Msg("SFTP door: company cannot log in; mend its files")
 			continue
 		}
 		if st == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -351,5 +352,56 @@ func TestKeeperRefuses(t *testing.T) {
 	check(t, os.Chmod(name, 0o400))
 	if err := third.Run(context.Background()); err == nil || !strings.Contains(err.Error(), "cannot be read") {
 		t.Errorf("a damaged host key: %v", err)
+	}
+}
+
+// TestGroups: a company that comes while the door runs is let in, also one whose
+// directories belong to a group of its own, which stays. Nothing but the three
+// directories changes its group.
+func TestGroups(t *testing.T) {
+	dir, _ := volume(t)
+	addr, log := keep(t, dir, "-door.child")
+	print := fingerprintIn(t, log)
+	const group = 23456
+	for _, d := range []string{"db/companies/beta", "spool/beta/inbox", "spool/beta/outbox", "spool/beta/rejected"} {
+		check(t, os.MkdirAll(filepath.Join(dir, d), 0o700))
+	}
+	check(t, os.Chmod(filepath.Join(dir, "spool/beta"), 0o755))
+	for _, box := range boxes {
+		path := filepath.Join(dir, "spool/beta", box)
+		if os.Getuid() == 0 {
+			check(t, os.Chown(path, 0, group))
+		}
+		check(t, os.Chmod(path, fs.ModeSetgid|0o770))
+	}
+	check(t, os.WriteFile(filepath.Join(dir, "db/companies/beta/company.json"), []byte(`{"name":"beta","status":"active"}`), 0o600))
+	check(t, os.WriteFile(filepath.Join(dir, "db/companies/beta/authorized_keys"), []byte(lineOf("acme")), 0o600))
+	await(t, "the new company can upload", func() bool {
+		conn, err := dialKeeper(addr, print, "beta")
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		c, err := sftp.NewClient(conn)
+		return err == nil && put(c, "/inbox/pay.json", []byte("x")) == nil
+	})
+	if os.Getuid() != 0 {
+		return
+	}
+	if strings.Contains(log.String(), "SFTP door died") {
+		t.Error("the door died of it")
+	}
+	gid := func(path string) uint32 {
+		info, err := os.Stat(filepath.Join(dir, path))
+		check(t, err)
+		return info.Sys().(*syscall.Stat_t).Gid
+	}
+	for path, want := range map[string]uint32{
+		"spool/beta/inbox": group, "spool/beta/outbox": group, "spool/beta/inbox/pay.json": group, "spool/acme/inbox": doorUID, "spool/acme/rejected": doorUID,
+		"spool": 0, "spool/acme": 0, "db": 0, "db/companies/acme": 0, "work": 0, "journal": 0, "": 0,
+	} {
+		if got := gid(path); got != want {
+			t.Errorf("%s has the group %d, want %d", path, got, want)
+		}
 	}
 }

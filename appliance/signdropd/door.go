@@ -33,6 +33,7 @@ func (d *doorOptions) flags(f *pflag.FlagSet) {
 	f.Uint64Var(&d.set.Reserve, "sftp-reserve", d.set.Reserve, "take no upload when fewer bytes than this are free")
 	f.IntVar(&d.set.MaxConns, "sftp-connections", d.set.MaxConns, "SFTP connections in all")
 	f.IntVar(&d.set.MaxCompanyConns, "sftp-company-connections", d.set.MaxCompanyConns, "SFTP connections of one company")
+	f.Float64Var(&d.set.SourceRate, "sftp-rate", d.set.SourceRate, "SFTP connections a second of one address, and ten times that at once")
 	f.DurationVar(&d.set.Idle, "sftp-idle", d.set.Idle, "close an SFTP connection that asks for nothing for this long")
 	f.DurationVar(&d.set.Keep, "sftp-keep", d.set.Keep, "keep an upload that was cut off for this long, to be resumed")
 }
@@ -97,6 +98,7 @@ func (o *options) runDoor(cmd *cobra.Command) error {
 
 // keeper makes the keeper that the flags ask for.
 func (o *options) keeper(log zerolog.Logger) (*door.Keeper, error) {
+	o.door.set.SourceBurst = 10 * o.door.set.SourceRate
 	k := &door.Keeper{
 		Data: o.data, Listen: o.door.listen, Settings: o.door.set, Log: log, Stderr: os.Stderr,
 		// By this name it can be run also where its path is closed to the door's user.
