@@ -316,12 +316,36 @@ func TestKeeper(t *testing.T) {
 		return err == nil
 	})
 
-	// It dies, and another one takes its place: same port, same key.
+	// It dies in the middle of an upload, and another one takes its place: same
+	// port, same key, and the upload can be gone on with.
+	half := func(name string) string { return filepath.Join(dir, "spool/acme/inbox", name) }
+	begun, err := dialKeeper(addr, print, "acme")
+	check(t, err)
+	defer begun.Close()
+	c, err = sftp.NewClient(begun)
+	check(t, err)
+	f, err = c.Create("/inbox/half.json")
+	check(t, err)
+	_, err = f.Write([]byte("one half, "))
+	check(t, err)
 	check(t, syscall.Kill(pid, syscall.SIGKILL))
 	await(t, "there is another door", func() bool { return len(pids(log)) > 1 })
+	if _, err := os.Stat(half("half.json")); !os.IsNotExist(err) {
+		t.Errorf("half a file is visible: %v", err)
+	}
 	conn, err = dialKeeper(addr, print, "acme")
 	check(t, err)
-	conn.Close()
+	defer conn.Close()
+	c, err = sftp.NewClient(conn)
+	check(t, err)
+	f, err = c.OpenFile("/inbox/half.json", os.O_WRONLY)
+	check(t, err)
+	_, err = f.WriteAt([]byte("the other"), 10)
+	check(t, err)
+	check(t, f.Close())
+	if got, err := os.ReadFile(half("half.json")); err != nil || string(got) != "one half, the other" {
+		t.Errorf("the file holds %q, %v", got, err)
+	}
 	if !strings.Contains(log.String(), "SFTP door died") {
 		t.Error("the log does not say that it died")
 	}
