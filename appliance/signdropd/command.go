@@ -160,6 +160,11 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 	if o.cfg.Recheck, err = keyfs.ParseRecheck(o.recheck); err != nil {
 		return usage(cmd, err)
 	}
+	if serve && o.door.listen != "" {
+		if _, err := o.keeper(log); err != nil {
+			return usage(cmd, err)
+		}
+	}
 	err = o.work(cmd.Context(), log, serve)
 	if st := status(0); err == nil || errors.As(err, &st) {
 		return err

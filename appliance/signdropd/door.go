@@ -104,8 +104,8 @@ func (o *options) keeper(log zerolog.Logger) (*door.Keeper, error) {
 		// By this name it can be run also where its path is closed to the door's user.
 		Program: []string{"/proc/self/exe", "door", "--child", "--log-format", o.logFormat, "--log-level", o.logLevel},
 	}
-	if os.Getuid() != 0 {
-		return k, nil
+	if err := o.door.set.Check(); err != nil || os.Getuid() != 0 {
+		return k, err
 	}
 	u, err := parseUser(o.door.user)
 	k.User = u

@@ -140,13 +140,17 @@ func TestDoorAlone(t *testing.T) {
 
 	for want, args := range map[string][]string{
 		"must not run as root": {"--sftp-user=root"}, "no such user": {"--sftp-user=no-such-user-here"}, "is not expected": {"x"},
+		"quota": {"--sftp-quota=0"}, "rate": {"--sftp-rate=0"}, "times": {"--sftp-idle=0s"},
 	} {
 		if os.Getuid() != 0 && strings.HasPrefix(args[0], "--sftp-user") {
 			continue // nobody is asked
 		}
-		out, err := exec.Command(words[0], append(words[1:], args...)...).CombinedOutput()
-		if ee := new(exec.ExitError); !errors.As(err, &ee) || ee.ExitCode() != 2 || !strings.Contains(string(out), want) {
-			t.Errorf("%v: %v\n%s", args, err, out)
+		for _, command := range [][]string{{"door", "--listen=127.0.0.1:0"}, {"serve", "--sftp=127.0.0.1:0", "--allow-plain-keys"}} {
+			all := append(append(append([]string{}, program[1:]...), command...), "--data="+v.dir)
+			out, err := exec.Command(program[0], append(all, args...)...).CombinedOutput()
+			if ee := new(exec.ExitError); !errors.As(err, &ee) || ee.ExitCode() != 2 || !strings.Contains(string(out), want) {
+				t.Errorf("%s %v: %v\n%s", command[0], args, err, out)
+			}
 		}
 	}
 	for _, args := range [][]string{{"door", "--child"}, {"door", "--data=" + v.path("none"), "--listen=127.0.0.1:0"}} {
