@@ -27,11 +27,14 @@ import (
 	"sync"
 	"time"
 
+	"filippo.io/age"
 	"github.com/rs/zerolog"
 
 	"signdrop/appliance/journal"
 	"signdrop/appliance/policy"
+	"signdrop/appliance/setup"
 	"signdrop/keyfs"
+	"signdrop/keyfs/datakey"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -45,7 +48,11 @@ type Config struct {
 
 	Still   time.Duration // see spool.Config
 	SigWait time.Duration // see spool.Config
-	Rescan  time.Duration // how often the inboxes are walked through; default 5 s
+	// ApprovalWait is how long a command waits for further signatures after the
+	// last has come. Default 7 days.
+	ApprovalWait time.Duration
+
+	Rescan time.Duration // how often the inboxes are walked through; default 5 s
 
 	// Group and Wait bound a group commit: it is closed when it has Group
 	// items, when its first item has waited for Wait, or when nothing more is
@@ -69,6 +76,10 @@ type Config struct {
 	// AllowNew allows a data volume that has no journal yet.
 	AllowNew bool
 
+	// Access sets owners and modes of what commands make; nil where a volume knows
+	// neither, as in tests.
+	Access setup.Access
+
 	Journal journal.Options // MaxFile, FlushAt; the rest is set here
 	Detail  string          // goes into the journal's start entry
 	Now     func() time.Time
@@ -80,14 +91,18 @@ type Appliance struct {
 	cfg       Config
 	log       zerolog.Logger
 	vol       *volume
+	root      durable.Dir
 	dirs      []durable.Dir
+	identity  *age.X25519Identity // opens requests with secrets
 	companies *companies
 	keys      *keyfs.Store
+	dataKeys  *datakey.Store
+	guard     datakey.Guard
 	journal   *journal.Journal
 	once      *policy.Once
 	spool     *spool.Spool
 	digests   *digests
-	binding   sync.Mutex // held while wallets are bound
+	locks     locks // held while something of a company in db/ is changed
 
 	wake    chan struct{}  // something may have come
 	watcher *spool.Watcher // nil without; owned by the dispatcher
@@ -138,8 +153,14 @@ func (c Config) withDefaults() Config {
 	if c.Workers <= 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
 	}
+	if c.Still <= 0 {
+		c.Still = time.Minute
+	}
 	if c.Rescan <= 0 {
 		c.Rescan = 5 * time.Second
+	}
+	if c.ApprovalWait <= 0 {
+		c.ApprovalWait = 7 * 24 * time.Hour
 	}
 	if c.Group <= 0 {
 		c.Group = 128
@@ -178,6 +199,15 @@ func (a *Appliance) open() error {
 	if err != nil {
 		return err
 	}
+	a.root = root
+	kept, err := durable.SubMake(root, "kept", 0o700)
+	if err != nil {
+		return fmt.Errorf("opening kept: %w", err)
+	}
+	kept.Close()
+	if a.identity, err = setup.ReadIdentity(root); err != nil {
+		return err
+	}
 	index, err := durable.SubMake(root, "index", 0o700)
 	if err != nil {
 		return fmt.Errorf("opening index: %w", err)
@@ -194,16 +224,21 @@ func (a *Appliance) open() error {
 	a.journal = j
 	a.logRecovery(recovery)
 	a.once = policy.NewOnce(memory{j})
+	if err := a.tidyNotes(); err != nil {
+		return fmt.Errorf("tidying the notes of approved commands: %w", err)
+	}
 
 	if a.keys, err = keyfs.Open(db, keyfs.Options{Recheck: a.cfg.Recheck}); err != nil {
 		return fmt.Errorf("opening the keys: %w", err)
 	}
-	if a.companies, err = openCompanies(db, a.cfg.Now); err != nil {
+	a.dataKeys = datakey.Open(db)
+	if a.companies, err = openCompanies(root, db, a.cfg.Now); err != nil {
 		return err
 	}
 	a.spool, err = spool.Open(a.vol, root, spool.Config{
 		Still: a.cfg.Still, SigWait: a.cfg.SigWait, Now: a.cfg.Now,
-		Wake: a.Wake,
+		Wake:    a.Wake,
+		Several: func(company string) bool { return company == setup.Administrators },
 		Warn: func(company, what string, err error) {
 			a.log.Warn().Err(err).Str("company", company).Msg(what)
 		},
@@ -297,6 +332,17 @@ func (a *Appliance) closeDirs() {
 		d.Close()
 	}
 	a.dirs = nil
+}
+
+// locks are mutexes by name.
+type locks struct{ m sync.Map }
+
+// lock returns the unlocking.
+func (l *locks) lock(name string) func() {
+	m, _ := l.m.LoadOrStore(name, &sync.Mutex{})
+	mu := m.(*sync.Mutex)
+	mu.Lock()
+	return mu.Unlock
 }
 
 // digests holds the requests that are being answered, so that the same bytes

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,12 +17,14 @@ import (
 // chunk is how many lines of a batch one goroutine takes at a time.
 const chunk = 128
 
-func (t *task) batch() bool { return strings.HasSuffix(t.it.Name, ".jsonl") }
+func (t *task) batch() bool {
+	return strings.HasSuffix(strings.TrimSuffix(t.it.Name, ageSuffix), ".jsonl")
+}
 
 // answerBatch decides on all lines of a batch. Judging and signing run on several
 // goroutines, the rest in the order of the lines.
 func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
-	b, err := request.ParseBatch(t.it.Data)
+	b, err := request.ParseBatch(t.text)
 	if ref, ok := reason.As(err); ok {
 		t.refuse(asker, "", ref)
 		return nil
@@ -30,11 +33,19 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 		return err
 	}
 	os := a.judgeAll(c, t, b)
-	if t.abort(os, asker, func(o *outcome) bool { return o.passing }) {
+	defer func() {
+		for _, o := range os {
+			o.wipe()
+		}
+	}()
+	if t.abort(os, asker, func(o *outcome) bool { return o.passing || o.exposed() }) {
 		return nil
 	}
 	for _, o := range os {
 		a.approve(c, o, t)
+	}
+	if t.tooMuch(os, asker) {
+		return nil
 	}
 	if b.Abort {
 		refuseContradictions(os)
@@ -51,7 +62,7 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 	if t.abort(os, asker, refused) {
 		return nil
 	}
-	if err := a.keep(c, os, t.digest, b.Abort); err != nil {
+	if err := a.keep(c, t, asker, os, b.Abort); err != nil {
 		return err
 	}
 	if t.abort(os, asker, refused) {
@@ -61,12 +72,67 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 	return nil
 }
 
+// What one batch may ask for of what takes long, or says much: the other companies
+// wait for it.
+const (
+	maxSlow    = 16   // data keys, decryptions and lists
+	maxEffects = 1000 // imports and commands
+)
+
+// tooMuch refuses a batch that asks for too much of that.
+func (t *task) tooMuch(os []*outcome, asker *auth.Asker) bool {
+	slow, effects := 0, 0
+	for _, o := range os {
+		if o.req == nil {
+			continue
+		}
+		switch o.req.Type {
+		case request.DataKeyCreate, request.Decrypt, request.WalletList, request.CompanyList:
+			slow++
+		case request.Sign, request.WalletCreate, request.WalletBind, request.Encrypt:
+		default:
+			effects++
+		}
+	}
+	if slow <= maxSlow && effects <= maxEffects {
+		return false
+	}
+	for _, o := range os {
+		if o.approval != nil {
+			o.approval.Release()
+		}
+	}
+	t.refuse(asker, "", reason.New(reason.BatchTooLong,
+		fmt.Sprintf("put at most %d lists, decryptions and new data keys into a batch, and %d imports and commands", maxSlow, maxEffects),
+		"the batch asks for too much at once"))
+	return true
+}
+
+// exposed: the line holds a secret that came in the clear.
+func (o *outcome) exposed() bool {
+	return o.refusal != nil && o.refusal.Code == reason.SecretInTheClear
+}
+
 // refuseContradictions refuses a line that binds what an earlier line binds
 // otherwise.
 func refuseContradictions(os []*outcome) {
 	address, wallet := map[string]string{}, map[string]string{}
 	for _, o := range os {
-		if o.refusal != nil || o.req.Type != request.WalletBind {
+		if o.refusal != nil {
+			continue
+		}
+		switch o.req.Type {
+		case request.Sign, request.WalletCreate:
+			continue
+		case request.WalletBind:
+			if o.target == nil {
+				break
+			}
+			fallthrough
+		default:
+			// Done one after the other, they could not all be taken back.
+			o.refuseWith(reason.New(reason.FieldInvalid, "leave on_error out, or put it into a file of its own",
+				"an all-or-nothing batch signs, creates and binds, and nothing else").At("type"))
 			continue
 		}
 		w, a := o.wallet.ID(), o.req.Address
@@ -103,7 +169,7 @@ func (a *Appliance) judgeAll(c *company, t *task, b *request.Batch) []*outcome {
 	os := make([]*outcome, len(b.Lines))
 	a.inChunks(len(os), func(from, to int) {
 		for i := from; i < to; i++ {
-			os[i] = a.judge(c, b.Lines[i], answer.Head{Request: t.digest, Line: b.First + i})
+			os[i] = a.judge(c, t, b.Lines[i], answer.Head{Request: t.digest, Line: b.First + i})
 		}
 	})
 	return os
@@ -130,6 +196,8 @@ func (t *task) settleBatch(b *request.Batch, os []*outcome, asker *auth.Asker) {
 		ev.Company, ev.Request = t.it.Company, t.digest
 		t.events = append(t.events, ev)
 		parts = append(parts, o.answer)
+		t.kept = t.kept || o.kept
+		t.wipe = t.wipe || o.req != nil && o.req.Secret()
 		if o.approval != nil {
 			t.approvals = append(t.approvals, o.approval)
 		}

@@ -32,6 +32,11 @@ func (v *volume) Sync() error {
 // make writes the task's answer where nobody sees it.
 func (a *Appliance) make(t *task) error {
 	t.generation = a.vol.failed.Load()
+	if t.kept && !t.refused {
+		if err := a.keepAnswer(t); err != nil {
+			return err
+		}
+	}
 	err := a.spool.Make(t.it, t.refused, t.product)
 	t.made = err == nil
 	return err
@@ -75,6 +80,9 @@ func (a *Appliance) commit(group []*task) (done []*task, err error) {
 			ap.Release()
 		}
 		a.digests.release(t)
+		if t.noted {
+			a.forgetNote(t)
+		}
 		a.count(t)
 	}
 	done, a.published = a.published, nil

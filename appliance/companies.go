@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"sort"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"signdrop/appliance/auth"
 	"signdrop/appliance/policy"
+	"signdrop/appliance/request"
+	"signdrop/appliance/setup"
 	"signdrop/spool/durable"
 )
 
@@ -21,28 +22,34 @@ const (
 	maxSignersFile = 1 << 20
 )
 
-// company is what db/companies/<name> says of a partner: immutable, replaced as a
-// whole when a file changes.
+// company is what db/companies/<name> says of a partner, or db/admins of the
+// administrators: immutable, replaced as a whole when a file changes.
 type company struct {
-	name    string
-	active  bool
-	signers *auth.Signers
-	policy  *policy.Policy
-	stamp   stamp
+	name      string
+	title     string
+	created   string // request_sha256 of the command that made it
+	active    bool
+	signers   *auth.Signers
+	policy    *policy.Policy
+	threshold int // of the administrators; 0 for a company
+	stamp     stamp
+}
+
+// role says what those who sign for it may ask for.
+func (c *company) role() request.Role {
+	if c.threshold > 0 {
+		return request.Administrator
+	}
+	return request.Partner
 }
 
 // stamp tells whether one of a company's files has changed.
 type stamp [3]durable.Info
 
-// companyFile is company.json.
-type companyFile struct {
-	Name   string `json:"name"`
-	Status string `json:"status"` // "active" or "disabled"
-}
-
 // companies reads db/companies, again when it changes. It is safe for concurrent
 // use.
 type companies struct {
+	root  durable.Dir // the data directory; not ours to close
 	dir   durable.Dir // db/companies
 	every time.Duration
 	now   func() time.Time
@@ -56,20 +63,20 @@ type companies struct {
 // removed by hand may still sign.
 const recheck = time.Second
 
-func openCompanies(db durable.Dir, now func() time.Time) (*companies, error) {
+func openCompanies(root, db durable.Dir, now func() time.Time) (*companies, error) {
 	dir, err := db.Sub("companies")
 	if err != nil {
 		return nil, fmt.Errorf("opening db/companies: %w (run signdrop init first)", err)
 	}
 	return &companies{
-		dir: dir, every: recheck, now: now,
+		root: root, dir: dir, every: recheck, now: now,
 		known: map[string]*company{}, looked: map[string]time.Time{},
 	}, nil
 }
 
-// names lists the companies.
+// names lists the companies, the administrators among them.
 func (cs *companies) names() ([]string, error) {
-	var names []string
+	names := []string{setup.Administrators}
 	err := durable.Walk(cs.dir, func(e durable.Entry) error {
 		if e.Type.IsDir() && e.Name[0] != '.' {
 			names = append(names, e.Name)
@@ -89,24 +96,28 @@ func (cs *companies) get(name string) (*company, error) {
 	if since := now.Sub(cs.looked[name]); c != nil && since >= 0 && since < cs.every {
 		return c, nil
 	}
-	d, err := cs.dir.Sub(name)
+	home, files, read := []string{"db", "companies", name}, []string{"company.json", "allowed_signers", "policy.json"}, readCompany
+	if name == setup.Administrators {
+		home, files, read = []string{"db", "admins"}, []string{"allowed_signers", "threshold"}, cs.readAdmins
+	}
+	d, err := durable.SubPath(cs.root, home...)
 	if err != nil {
-		return nil, fmt.Errorf("opening db/companies/%s: %w", name, err)
+		return nil, fmt.Errorf("opening %s: %w", strings.Join(home, "/"), err)
 	}
 	defer d.Close()
 	var st stamp
-	for i, file := range []string{"company.json", "allowed_signers", "policy.json"} {
+	for i, file := range files {
 		st[i], err = d.Stat(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil // read says whether it is needed
 		}
 		if err != nil {
-			return nil, fmt.Errorf("looking at db/companies/%s: %w", name, err)
+			return nil, fmt.Errorf("looking at %s: %w", strings.Join(home, "/"), err)
 		}
 	}
 	if c == nil || c.stamp != st {
-		if c, err = readCompany(d, name); err != nil {
-			return nil, fmt.Errorf("reading db/companies/%s: %w", name, err)
+		if c, err = read(d, name); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", strings.Join(home, "/"), err)
 		}
 		c.stamp = st
 		cs.known[name] = c
@@ -115,24 +126,35 @@ func (cs *companies) get(name string) (*company, error) {
 	return c, nil
 }
 
-func readCompany(d durable.Dir, name string) (*company, error) {
-	c := &company{name: name, policy: &policy.Policy{}}
-	data, err := durable.ReadFile(d, "company.json", maxCompanyFile)
+// forget makes the next get look again, after a command has changed something.
+func (cs *companies) forget(name string) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.looked, name)
+}
+
+func (cs *companies) readAdmins(d durable.Dir, name string) (*company, error) {
+	c := &company{name: name, active: true, policy: &policy.Policy{}}
+	data, err := durable.ReadFile(d, "allowed_signers", maxSignersFile)
 	if err != nil {
 		return nil, err
 	}
-	var f companyFile
-	if err := json.Unmarshal(data, &f, json.RejectUnknownMembers(true)); err != nil {
-		return nil, fmt.Errorf("company.json: %w", err)
+	if c.signers, err = auth.ParseSigners(data); err != nil {
+		return nil, fmt.Errorf("allowed_signers: %w", err)
 	}
-	switch f.Status {
-	case "active":
-		c.active = true
-	case "disabled":
-	default:
-		return nil, fmt.Errorf("company.json: status is %q: use active or disabled", f.Status)
+	c.threshold, err = setup.ReadThreshold(cs.root)
+	return c, err
+}
+
+func readCompany(d durable.Dir, name string) (*company, error) {
+	c := &company{name: name, policy: &policy.Policy{}}
+	f, err := setup.ReadCompany(d)
+	if err != nil {
+		return nil, err
 	}
-	if data, err = durable.ReadFile(d, "allowed_signers", maxSignersFile); err != nil {
+	c.title, c.created, c.active = f.Title, f.Created, f.Status == setup.Active
+	data, err := durable.ReadFile(d, "allowed_signers", maxSignersFile)
+	if err != nil {
 		return nil, err
 	}
 	if c.signers, err = auth.ParseSigners(data); err != nil {

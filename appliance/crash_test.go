@@ -3,6 +3,7 @@ package appliance_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"runtime"
 	"strings"
@@ -16,7 +17,9 @@ import (
 
 	"signdrop/appliance"
 	"signdrop/appliance/answer"
+	"signdrop/appliance/auth"
 	"signdrop/appliance/checker"
+	"signdrop/appliance/setup"
 	"signdrop/appliance/testbed"
 	"signdrop/keyfs"
 	"signdrop/spool/durable"
@@ -90,6 +93,8 @@ func newScene(t testing.TB) *scene {
 		}
 	}
 	must(testbed.Setup(root, acme))
+	_, err = setup.Make(root, nil, setup.Plan{Admins: []setup.Signer{ann.Signer("ann"), bob.Signer("bob")}, Threshold: 2})
+	must(err)
 	s := &scene{vol: v}
 	drop := func(name string, data []byte) {
 		t.Helper()
@@ -122,6 +127,29 @@ func newScene(t testing.TB) *scene {
 	drop("bad.json", []byte(`{"type":"sign","wallet":"W_nobody","data":{"text":"x","hash":"sha256"}}`))
 	drop("run.jsonl", []byte(`{"type":"batch","count":3}`+"\n"+string(testbed.DataRequest(w, "1"))+`{"type":"no"}`+"\n"+string(testbed.Transfer(w, "2"))))
 	drop("all.jsonl", []byte(`{"type":"batch","count":2,"on_error":"abort"}`+"\n"+string(testbed.DataRequest(w, "3"))+`{"type":"no"}`+"\n"))
+	drop("off.json", fmt.Appendf(nil, `{"type":"wallet.disable","wallet":%q}`, w2))
+	drop("list.json", []byte(`{"type":"wallet.list"}`))
+	id, err := setup.ReadIdentity(root)
+	must(err)
+	drop("import.json.age", sealFor(id.Recipient(), importRequest(t, "imported")))
+	drop("clear.json", []byte(importRequest(t, "exposed")))
+	command := func(name, text string, signers ...*testbed.Partner) {
+		for i, p := range signers {
+			ns := auth.NamespaceAdmin
+			if p.Company != "admin" {
+				ns = auth.NamespaceApprove
+			}
+			v.WriteFile(fmt.Sprintf("spool/admin/inbox/%s.s%d.sig", name, i), p.SignAs([]byte(text), ns))
+		}
+		v.WriteFile("spool/admin/inbox/"+name, []byte(text))
+		s.drops = append(s.drops, checker.Drop{Company: "admin", Name: name, Data: []byte(text)})
+	}
+	command("beta.json", create("beta", testbed.NewPartner("beta")), ann, bob)
+	command("update.json", fmt.Sprintf(`{"type":"company.update","company":"acme","name":"Acme Ltd","signers":[%q,%q]}`,
+		acme.PublicKey(), testbed.Named("acme", "zoe").PublicKey()), ann, bob, acme)
+	command("bad.json", `{"type":"policy.set","company":"nobody","policy":{}}`, ann, bob)
+	command("set.json", fmt.Sprintf(`{"type":"admins.set","admins":[%q,%q,%q],"threshold":1}`,
+		carl.PublicKey(), ann.PublicKey(), bob.PublicKey()), ann, bob)
 	unsigned := testbed.DataRequest(w, "unsigned")
 	must(acme.DropSigned(root, "unsigned.json", unsigned, nil))
 	s.drops = append(s.drops, checker.Drop{Company: "acme", Name: "unsigned.json", Data: unsigned})
@@ -180,6 +208,23 @@ func (s *scene) finish(v *modelfs.Volume) error {
 	if list := v.List("spool/acme/inbox"); len(list) > 0 {
 		return fmt.Errorf("after recovery the inbox holds %q", list)
 	}
+	if v.Exists("spool/acme/rejected/clear.json") {
+		return errors.New("a secret in the clear was not wiped")
+	}
+	for _, path := range []string{"db/companies/beta/company.json", "spool/beta/inbox"} {
+		if !v.Exists(path) {
+			return fmt.Errorf("after recovery %s is missing\n%s", path, v.Tree())
+		}
+	}
+	if text, _ := v.ReadFile("db/admins/threshold"); string(text) != "1\n" {
+		return fmt.Errorf("after recovery the threshold is %q", text)
+	}
+	if list := v.List("db/admins/approved"); len(list) > 0 {
+		return fmt.Errorf("notes of commands are left: %q", list)
+	}
+	if list := v.List("spool/admin/inbox"); len(list) > 0 {
+		return fmt.Errorf("after recovery the administrators' inbox holds %q", list)
+	}
 	for _, name := range []string{"j%20unk", "link.json", "alone.json.sig", "unsigned.json"} {
 		if !v.Exists("spool/acme/rejected/" + name) {
 			return fmt.Errorf("after recovery rejected/ lacks %s: %q", name, v.List("spool/acme/rejected"))
@@ -205,7 +250,12 @@ var faults = []struct {
 	{"crash after", modelfs.CrashAfter},
 }
 
-// TestCrashEverywhere is the whole round with a fault at each call.
+// every is how many calls lie between two that fail. Each state takes a whole
+// recovery, and with 1 there are 60,000 of them: five minutes.
+var every = flag.Int("every", 4, "make a fault at every so-manieth call; 1 for all")
+
+// TestCrashEverywhere is the whole round with a fault at each call, or at a sample
+// of them.
 func TestCrashEverywhere(t *testing.T) {
 	s := newScene(t)
 	plain := s.vol.Clone()
@@ -216,7 +266,7 @@ func TestCrashEverywhere(t *testing.T) {
 	if err := s.finish(plain); err != nil {
 		t.Fatalf("without a fault: %v", err)
 	}
-	stride := 1
+	stride := *every
 	if testing.Short() {
 		stride = 23
 	}

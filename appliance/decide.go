@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
+	"filippo.io/age"
 	"github.com/go-json-experiment/json"
 
 	"signdrop/appliance/answer"
@@ -18,7 +20,9 @@ import (
 	"signdrop/appliance/policy"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
+	"signdrop/appliance/setup"
 	"signdrop/keyfs"
+	"signdrop/keyfs/datakey"
 	"signdrop/spool"
 )
 
@@ -32,6 +36,17 @@ type task struct {
 
 	made       bool   // the product is written where nobody sees it
 	generation uint64 // how many syncs had failed before that
+
+	text   []byte // the request, opened if it came encrypted
+	sealed bool   // it came encrypted
+	wipe   bool   // the request must not remain
+
+	// Of commands.
+	waiting  *approved       // not enough have signed it yet
+	noted    bool            // it was noted as approved
+	redo     bool            // it was approved before a crash, and is done again
+	consents map[string]bool // companies that agree to their change
+	kept     bool            // the answer is kept, since it cannot be made again
 
 	refused   bool
 	product   [][]byte // the answer, or the reason
@@ -70,11 +85,28 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 			// this one.
 			it.Due = true
 		}
-		if refusal == nil && known == nil && !a.digests.hold(t) {
-			// The same bytes are being answered at this moment: after that it is
-			// known what to say.
-			a.spool.Return(it, true)
-			return nil, nil
+		if t.waiting != nil && it.Quiet(a.cfg.Now()) < a.patience(t.waiting) {
+			if err := a.spool.Status(it, statusOf(t, t.waiting)); err != nil {
+				a.log.Warn().Err(err).Str("name", it.SafeName()).Msg("who is missing cannot be told")
+			}
+			if err := a.putBack(it); !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+		}
+		if refusal == nil && known == nil {
+			if !a.digests.hold(t) {
+				// The same bytes are being answered at this moment: after that it
+				// is known what to say.
+				a.spool.Return(it, true)
+				return nil, nil
+			}
+			// They may have been answered since examine has looked.
+			if known, err = a.journal.Request(it.Company, t.digest); err != nil {
+				return nil, err
+			}
+			if known != nil {
+				a.digests.release(t)
+			}
 		}
 		if !it.Claimed {
 			changed, err := a.spool.Claim(it)
@@ -101,11 +133,26 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 			a.digests.release(t)
 			return nil, err
 		}
+		if t.sealed {
+			clear(t.text)
+		}
+		if t.wipe {
+			a.spool.Forget(it)
+		}
 		if a.make(t) != nil {
 			return t, nil // recording tries again, and says what is wrong
 		}
 		return t, nil
 	}
+}
+
+// patience is how long a command may wait for its signatures. One that has none of
+// an administrator waits as any file that does not verify.
+func (a *Appliance) patience(ap *approved) time.Duration {
+	if ap.none {
+		return a.cfg.Still
+	}
+	return a.cfg.ApprovalWait
 }
 
 // putBack returns an item to the inbox, to be looked at when it changes or is due.
@@ -131,6 +178,13 @@ func (a *Appliance) examine(c *company, t *task) (asker *auth.Asker, known *jour
 		known, err = a.journal.Request(it.Company, t.digest)
 		return err
 	}
+	if it.Recovered && it.Data != nil && it.Refusal == nil {
+		// What is on record was asked for by somebody who could, whatever has
+		// become of them since: it has one verdict.
+		if err := recorded(); err != nil || known != nil {
+			return nil, known, nil, err
+		}
+	}
 	if it.Refusal != nil {
 		// A crash while a request was put away can leave it without its
 		// signature. That it is on record proves who asked.
@@ -143,6 +197,21 @@ func (a *Appliance) examine(c *company, t *task) (asker *auth.Asker, known *jour
 			it.Data, it.Due = nil, false
 		}
 		return nil, nil, it.Refusal, nil
+	}
+	if c.role() == request.Administrator {
+		ap, refusal, err := a.verifyCommand(c, t)
+		if err != nil || refusal != nil {
+			return nil, nil, refusal, err
+		}
+		if len(ap.missing) > 0 {
+			t.waiting = ap
+			if ap.none && it.Due {
+				return nil, nil, ap.first, nil
+			}
+			return &ap.asker, nil, reason.New(reason.ApprovalsMissing, "have it signed, put the signatures beside it as NAME.json.ANYTHING.sig, and drop all again",
+				"the command lacks %s", strings.Join(ap.missing, " and ")), nil
+		}
+		return &ap.asker, known, nil, recorded()
 	}
 	sig, err := auth.ParseSignature(it.Sig)
 	if err == nil {
@@ -168,6 +237,16 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 			return err
 		}
 	}
+	if known == nil {
+		if exposed, err := a.exposed(t, refusal == nil); err != nil {
+			return err
+		} else if exposed {
+			refusal = exposure()
+		}
+	}
+	if refusal == nil && t.text == nil {
+		refusal = a.unseal(t)
+	}
 	if refusal != nil {
 		t.refuse(asker, "", refusal)
 		return nil
@@ -186,17 +265,19 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 	if t.batch() {
 		return a.answerBatch(c, t, asker)
 	}
-	o := a.judge(c, t.it.Data, answer.Head{Request: t.digest})
+	o := a.judge(c, t, t.text, answer.Head{Request: t.digest})
+	defer o.wipe()
 	a.approve(c, o, t)
 	os := []*outcome{o}
 	a.sign(c, os)
-	if err := a.keep(c, os, t.digest, false); err != nil {
+	if err := a.keep(c, t, asker, os, false); err != nil {
 		return err
 	}
 	if o.refusal != nil {
 		t.refuse(asker, o.reference(), o.refusal)
 		return nil
 	}
+	t.kept, t.wipe = o.kept, o.req.Secret()
 	t.settle(o.event.Kind, asker, o.event, o.answer)
 	if o.approval != nil {
 		t.approvals = append(t.approvals, o.approval)
@@ -214,11 +295,16 @@ func (a *Appliance) told(t *task) (bool, error) {
 	}
 	told, err := a.spool.Reason(t.it, func(data []byte) bool {
 		r, err := answer.Parse(data)
-		return err == nil && r.Type == answer.TypeRefusal && r.Name == t.it.SafeName() && r.Request == request
+		if err != nil || r.Type != answer.TypeRefusal || r.Name != t.it.SafeName() {
+			return false
+		}
+		t.wipe = r.Code == string(reason.SecretInTheClear)
+		return r.Request == request
 	})
 	if told != nil {
 		t.refused, t.product = true, [][]byte{told}
 	}
+	t.wipe = t.wipe && told != nil
 	return told != nil, err
 }
 
@@ -230,7 +316,7 @@ func nameTaken() *reason.Refusal {
 // refuse makes the task a refusal. Codes that are final are remembered, with all
 // that the reason said, so that the same bytes get the same reason.
 func (t *task) refuse(asker *auth.Asker, reference string, r *reason.Refusal) {
-	t.refused = true
+	t.refused, t.wipe = true, r.Code == reason.SecretInTheClear
 	h := answer.Head{Reference: reference}
 	if t.it.Data != nil {
 		h.Request = t.digest
@@ -292,7 +378,14 @@ type outcome struct {
 	req      *request.Request
 	refusal  *reason.Refusal
 	wallet   *keyfs.Wallet
+	target   *company // whom a command is about
+	signers  []setup.Signer
+	admins   []setup.Signer
 	approval *policy.Approval
+
+	key       *datakey.Key
+	format    datakey.Algorithm
+	recipient *age.X25519Recipient
 
 	// passing: the refusal is for something of the moment, such as a read error on
 	// our disk. It must not become a line's verdict: the whole file is refused.
@@ -300,6 +393,13 @@ type outcome struct {
 
 	event  journal.Event
 	answer []byte
+	kept   bool // the answer cannot be made again
+}
+
+func (o *outcome) wipe() {
+	if o.req != nil {
+		o.req.Wipe()
+	}
 }
 
 func (o *outcome) reference() string {
@@ -318,35 +418,76 @@ func (o *outcome) refuseWith(err error) (fault error) {
 	return err
 }
 
-// judge reads one request and finds its wallet. It has no effect and may run for
-// many lines at once.
-func (a *Appliance) judge(c *company, data []byte, head answer.Head) *outcome {
+// judge reads one request of a task and finds its wallet. It has no effect and may
+// run for many lines at once.
+func (a *Appliance) judge(c *company, t *task, data []byte, head answer.Head) *outcome {
 	o := &outcome{head: head}
-	req, err := request.Parse(data)
-	if err == nil {
-		o.req = req
-		o.head.Reference = req.Reference
-		err = policy.Fresh(req, a.cfg.ID, a.now())
-	}
-	if err == nil && req.Type != request.WalletCreate {
-		o.wallet, err = a.findWallet(c, req.Wallet)
-	}
-	if err == nil && req.Type == request.WalletCreate {
-		err = checkCurve(req.Curve)
-	}
-	if err == nil && req.Type == request.WalletBind {
-		err = a.checkBind(c, o.wallet, req.Address)
-	}
+	err := a.judgeRequest(c, t, o, data)
 	if fault := o.refuseWith(err); fault != nil {
 		a.keyTrouble(c, o, fault)
 	}
 	return o
 }
 
-// checkBind refuses what Bind would refuse, before anything is done.
-func (a *Appliance) checkBind(c *company, w *keyfs.Wallet, address string) error {
+func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) error {
+	req, err := request.Parse(data)
+	if err != nil {
+		return err
+	}
+	o.req = req
+	o.head.Reference = req.Reference
+	if err := req.For(c.role()); err != nil {
+		return err
+	}
+	if req.Secret() && !t.sealed {
+		return exposure()
+	}
+	// What was begun before a crash is finished, however late it is.
+	if err := c.policy.Fresh(req, a.cfg.ID, a.now()); err != nil && !t.redo {
+		return err
+	}
+	owner := c
+	if c.role() == request.Administrator {
+		if err := a.judgeCommand(t, o); err != nil {
+			return err
+		}
+		if o.target != nil {
+			owner = o.target
+		}
+	}
+	switch req.Type {
+	case request.Sign, request.WalletBind, request.WalletDisable, request.WalletEnable:
+		if o.wallet, err = a.findWallet(owner, req.Wallet); err != nil {
+			return err
+		}
+	}
+	switch req.Type {
+	case request.WalletCreate:
+		return checkCurve(req.Curve)
+	case request.WalletImport:
+		return a.judgeImport(c, o)
+	case request.DataKeyCreate, request.Encrypt, request.Decrypt:
+		return a.judgeDataKey(c, t, o)
+	case request.WalletBind:
+		if o.target == nil {
+			return a.checkBind(c, o.wallet, req.Address)
+		}
+		return checkAddress(req.Address)
+	}
+	return nil
+}
+
+func checkAddress(address string) error {
 	if !metacoin.ValidAddress(address) {
 		return reason.New(reason.FieldInvalid, "copy the address that Metacoin gave", "this is not a Metacoin address").At("address")
+	}
+	return nil
+}
+
+// checkBind refuses what Bind would refuse, before anything is done.
+func (a *Appliance) checkBind(c *company, w *keyfs.Wallet, address string) error {
+	if err := checkAddress(address); err != nil {
+		return err
 	}
 	other, err := a.keys.ByAddress(c.name, address)
 	if err != nil && !errors.Is(err, keyfs.ErrUnknown) {
@@ -409,7 +550,7 @@ func (a *Appliance) approve(c *company, o *outcome, owner any) {
 	if o.refusal != nil || o.req.Type != request.Sign {
 		return
 	}
-	ap, err := c.policy.Sign(o.req, walletView(c, o.wallet), a.once, owner)
+	ap, err := c.policy.Sign(o.req, walletView(c, o.wallet), a.once, a.now(), owner)
 	if fault := o.refuseWith(err); fault != nil {
 		// The memory could not be asked. Nothing is signed without it.
 		a.fail(fault)
@@ -420,7 +561,7 @@ func (a *Appliance) approve(c *company, o *outcome, owner any) {
 }
 
 func walletView(c *company, w *keyfs.Wallet) policy.Wallet {
-	return policy.Wallet{Company: c.name, ID: w.ID(), Curve: string(w.Curve()), Address: w.Address(), Active: w.Active()}
+	return policy.Wallet{Company: c.name, ID: w.ID(), Curve: string(w.Curve()), Address: w.Address(), Active: w.Active(), NotAfter: w.NotAfter()}
 }
 
 // schemes are keyfs's names of policy's schemes.
@@ -450,29 +591,47 @@ func (a *Appliance) sign(c *company, os []*outcome) {
 	}
 }
 
-// keep does what lasts in db/: it makes wallets and binds them, in the order of the
-// lines, and writes the answers. With whole set, nothing is bound if one of the
-// bindings has become impossible since it was judged.
+// keep does what lasts in db/, in the order of the lines, and writes the answers.
+// With whole set, nothing is bound if one of the bindings has become impossible
+// since it was judged.
 //
 // Crash: doing it again finds what was done. Wallets that a refused file has left
 // are known to nobody.
-func (a *Appliance) keep(c *company, os []*outcome, file [32]byte, whole bool) error {
-	if err := a.create(c, os, file); err != nil {
+func (a *Appliance) keep(c *company, t *task, asker *auth.Asker, os []*outcome, whole bool) error {
+	if err := a.create(c, os, t.digest); err != nil {
 		return err
 	}
-	var binds []*outcome
+	var todo []*outcome
 	for _, o := range os {
-		if o.refusal == nil && o.req.Type == request.WalletBind {
-			binds = append(binds, o)
+		if o.refusal != nil {
+			continue
+		}
+		switch o.req.Type {
+		case request.Sign, request.WalletCreate:
+		case request.DataKeyCreate, request.Encrypt, request.Decrypt:
+			// These take long and change nothing that the others look at.
+			if err := a.dataKeyEffect(c, t, o); err != nil {
+				return err
+			}
+		default:
+			todo = append(todo, o)
 		}
 	}
-	if len(binds) == 0 {
+	if len(todo) == 0 {
 		return nil
 	}
-	a.binding.Lock()
-	defer a.binding.Unlock()
+	if c.role() == request.Administrator {
+		if err := a.note(t, asker); err != nil {
+			return err
+		}
+	}
 	if whole {
-		for _, o := range binds {
+		unlock := a.locks.lock(c.name)
+		defer unlock()
+		for _, o := range todo {
+			if o.req.Type != request.WalletBind || o.target != nil {
+				continue
+			}
 			err := a.checkBind(c, o.wallet, o.req.Address)
 			if err = o.refuseWith(err); err != nil {
 				a.keyTrouble(c, o, err)
@@ -482,12 +641,44 @@ func (a *Appliance) keep(c *company, os []*outcome, file [32]byte, whole bool) e
 			}
 		}
 	}
-	for _, o := range binds {
-		if err := a.bind(c, o); err != nil {
+	for _, o := range todo {
+		if err := a.effect(c, t, o, whole); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// effect does what one request asks for.
+func (a *Appliance) effect(c *company, t *task, o *outcome, locked bool) error {
+	owner, about := c, c.name
+	if o.target != nil {
+		owner = o.target
+	}
+	if c.role() == request.Administrator {
+		about = o.req.Company
+	}
+	switch o.req.Type {
+	case request.WalletList, request.CompanyList: // these change nothing
+	default:
+		if !locked {
+			defer a.locks.lock(about)()
+		}
+	}
+	switch o.req.Type {
+	case request.WalletBind:
+		if o.target != nil {
+			return a.rebind(owner, o)
+		}
+		return a.bind(c, o)
+	case request.WalletImport:
+		return a.importWallet(c, o, t.digest)
+	case request.WalletDisable, request.WalletEnable:
+		return a.setStatus(owner, o)
+	case request.WalletList:
+		return a.listWallets(c, o)
+	}
+	return a.command(o)
 }
 
 // signed writes the answer and the event of a signature.
@@ -521,7 +712,7 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	var which []*outcome
 	for _, o := range os {
 		if o.refusal == nil && o.req.Type == request.WalletCreate {
-			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve)})
+			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve), NotAfter: o.req.WalletNotAfter})
 			which = append(which, o)
 		}
 	}
@@ -529,15 +720,13 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 		return nil
 	}
 	wallets, err := a.keys.Create(c.name, specs, a.vol)
-	var damaged *keyfs.Damaged
-	if errors.As(err, &damaged) {
+	if err != nil {
 		for _, o := range which {
-			a.keyTrouble(c, o, err)
+			if fault := a.keyFault(c, o, err); fault != nil {
+				return fault
+			}
 		}
 		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("creating wallets: %w", err)
 	}
 	for i, o := range which {
 		o.wallet = wallets[i]

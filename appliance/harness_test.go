@@ -14,6 +14,7 @@ import (
 	"signdrop/appliance"
 	"signdrop/appliance/answer"
 	"signdrop/appliance/checker"
+	"signdrop/appliance/setup"
 	"signdrop/appliance/testbed"
 	"signdrop/spool/durable"
 )
@@ -49,6 +50,9 @@ func newRig(t testing.TB, others ...string) *rig {
 		partners = append(partners, testbed.NewPartner(name))
 	}
 	r.ok(testbed.Setup(r.root, partners...))
+	for _, p := range partners {
+		r.ok(os.Remove(r.path("spool", p.Company, "outbox", setup.NoticeFile))) // read, and taken away
+	}
 	r.cfg = appliance.Config{
 		ID: "SD_0011223344556677", AllowNew: true, Watch: r.dir, Log: zerolog.New(zerolog.NewTestWriter(t)),
 		Still: 50 * time.Millisecond, SigWait: 100 * time.Millisecond, Rescan: 20 * time.Millisecond,

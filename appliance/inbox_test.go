@@ -198,7 +198,8 @@ func TestSlowUpload(t *testing.T) {
 	r := newRig(t)
 	r.cfg.Still, r.cfg.SigWait = patience, patience
 	stop := r.serve()
-	data := testbed.Transfer(r.wallet("P-256"), "slow")
+	w := r.wallet("P-256")
+	data := testbed.Transfer(w, "slow")
 	in := r.path("spool", "acme", "inbox")
 	f, err := os.Create(in + "/slow.json")
 	r.ok(err)
@@ -208,7 +209,7 @@ func TestSlowUpload(t *testing.T) {
 		r.ok(err)
 		if i%50 == 0 {
 			// Whatever is there now has been looked at when this is answered.
-			r.answer(fmt.Sprintf("tick%d.json", i), testbed.DataRequest(r.wallet("P-256"), fmt.Sprint(i)))
+			r.answer(fmt.Sprintf("tick%d.json", i), testbed.DataRequest(w, fmt.Sprint(i)))
 			if exists(r.path("spool", "acme", "outbox", "slow.result.json")) || exists(r.path("spool", "acme", "rejected", "slow.reason.json")) {
 				t.Fatalf("answered after %d of %d bytes", i+1, len(data))
 			}

@@ -11,6 +11,7 @@ import (
 	"signdrop/appliance/policy"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
+	"signdrop/keyfs/datakey"
 )
 
 // repeat answers a request that was answered before, from the request and the
@@ -56,10 +57,19 @@ func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
 		h := answer.Head{Reference: reference, Request: t.digest}
 		t.product = [][]byte{answer.AppendRefusal(nil, h, t.it.SafeName(), r)}
 		return nil
-	case "answered":
+	}
+	kept, err := a.keptAnswer(c.name, t.digest, known.Result)
+	if err != nil {
+		return &unreadable{err}
+	}
+	if kept != nil {
+		t.product = [][]byte{kept}
+		return nil
+	}
+	if known.Kind == "answered" {
 		return a.rebuildBatch(c, t, known)
 	}
-	o, err := a.rebuildOne(c, t.it.Data, answer.Head{Request: t.digest}, known)
+	o, err := a.rebuildOne(c, t.text, answer.Head{Request: t.digest}, known)
 	if err != nil {
 		return err
 	}
@@ -68,7 +78,7 @@ func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
 }
 
 func (a *Appliance) rebuildBatch(c *company, t *task, known *journal.Event) error {
-	b, err := request.ParseBatch(t.it.Data)
+	b, err := request.ParseBatch(t.text)
 	if err != nil {
 		return err
 	}
@@ -126,6 +136,12 @@ func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journ
 		return nil, err
 	}
 	h.Reference = req.Reference
+	if req.Type == request.Decrypt && req.Clear {
+		return a.decryptAgain(c, req, h)
+	}
+	if ev.Wallet == "" {
+		return nil, errors.New("the answer that was kept is missing")
+	}
 	w, err := a.keys.Lookup(c.name, ev.Wallet)
 	if err != nil {
 		return nil, err
@@ -144,7 +160,29 @@ func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journ
 		a.created(o)
 	case request.WalletBind:
 		a.bound(o)
+	default:
+		return nil, errors.New("the answer that was kept is missing")
 	}
+	return o.answer, nil
+}
+
+// decryptAgain is for a text that went out in the clear, which is not kept.
+func (a *Appliance) decryptAgain(c *company, req *request.Request, h answer.Head) ([]byte, error) {
+	defer req.Wipe()
+	o := &outcome{head: h, req: req, format: datakey.Algorithm(req.Format)}
+	var err error
+	if o.key, err = a.dataKeys.Lookup(c.name, req.Key); err != nil {
+		return nil, err
+	}
+	plain, refusal, err := a.opened(c, o)
+	if err != nil {
+		return nil, err
+	}
+	if refusal != nil {
+		return nil, refusal
+	}
+	defer clear(plain)
+	o.done("decrypted", a.inClear(o, plain)...)
 	return o.answer, nil
 }
 

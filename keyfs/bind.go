@@ -1,7 +1,6 @@
 package keyfs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,8 +23,8 @@ import (
 // leave a wallet that says it has the address while another may still take it.
 //
 // BUG: when a Bind is left unfinished so and never done again, the address stays
-// taken for other wallets. Giving it away would take it from a wallet whose
-// wallet.json came back from an older backup.
+// taken for other wallets, until a Rebind takes it. Giving it away sooner would
+// take it from a wallet whose wallet.json came back from an older backup.
 func (s *Store) Bind(company, id, address string) (*Wallet, error) {
 	if err := errors.Join(checkID(company, id), checkAddress(company, address)); err != nil {
 		return nil, err
@@ -47,26 +46,24 @@ func (s *Store) Bind(company, id, address string) (*Wallet, error) {
 		return nil, err
 	}
 	defer comp.Close()
-	if err := s.claim(comp, w, address); err != nil {
+	if err := s.claim(comp, w, address, false); err != nil {
 		return nil, err
 	}
 	// Crash here: the address belongs to this wallet, which does not say so.
 
-	dir, err := durable.SubPath(comp, "wallets", id)
-	if err != nil {
-		return nil, fmt.Errorf("opening wallet %s: %w", w.id, err)
-	}
-	defer dir.Close()
-	w, err = s.setAddress(dir, w, address)
-	if err != nil {
+	rec := w.rec
+	rec.Address = address
+	if w, err = s.rewrite(comp, w, rec); err != nil {
 		return nil, err
 	}
-	s.cache.replace(w)
+	s.cache.replace(w, true)
 	return w, nil
 }
 
 // claim makes the address file that names the wallet, durably, or finds it made.
-func (s *Store) claim(comp durable.Dir, w *Wallet, address string) error {
+// A file that does not count is replaced; force says that a Bind which was not
+// finished does not count either.
+func (s *Store) claim(comp durable.Dir, w *Wallet, address string, force bool) error {
 	dir, err := subMake(comp, "addresses")
 	if err != nil {
 		return err
@@ -80,7 +77,7 @@ func (s *Store) claim(comp durable.Dir, w *Wallet, address string) error {
 			err = fmt.Errorf("address %s: %w", address, ErrBound)
 		}
 	case err == nil && owner != w.id.id:
-		err = fmt.Errorf("address %s belongs to another wallet: %w", address, ErrBound)
+		err = s.takeOver(comp, dir, w, owner, address, force)
 	}
 	if err != nil {
 		return err
@@ -93,6 +90,28 @@ func (s *Store) claim(comp durable.Dir, w *Wallet, address string) error {
 	}
 	if err := comp.Sync(); err != nil {
 		return s.stop(fmt.Errorf("syncing the name of the addresses: %w", err))
+	}
+	return nil
+}
+
+// takeOver makes the address file of another wallet name this one, unless that
+// wallet has the address, or may have it: without force, one that says nothing of
+// an address has it (see the BUG of Bind).
+//
+// Crash: the file names the one or the other. Neither has the address then.
+func (s *Store) takeOver(comp, dir durable.Dir, w *Wallet, owner, address string, force bool) error {
+	rec, err := s.readRecord(comp, walletID{w.id.company, owner})
+	if errors.Is(err, ErrUnknown) {
+		return &Damaged{addressPath(w.id.company, address), "names a wallet that does not exist", restoreFolder}
+	}
+	if err != nil {
+		return err
+	}
+	if rec.Address == address || rec.Address == "" && !force {
+		return fmt.Errorf("address %s belongs to another wallet: %w", address, ErrBound)
+	}
+	if err := s.replaceFile(dir, address, []byte(w.id.id+"\n")); err != nil {
+		return fmt.Errorf("writing address %s: %w", address, err)
 	}
 	return nil
 }
@@ -126,6 +145,10 @@ func (s *Store) readClaim(dir durable.Dir, company, address string) (string, err
 	const restore = "restore it from the backup"
 	b, err := s.read(dir, address, at, 0o022, restore)
 	if err != nil {
+		if _, serr := dir.Stat(address); errors.Is(serr, fs.ErrNotExist) {
+			// A Rebind has removed it meanwhile.
+			return "", fmt.Errorf("looking for address %s: %w", address, serr)
+		}
 		return "", err
 	}
 	id, whole := strings.CutSuffix(string(b), "\n")
@@ -133,32 +156,4 @@ func (s *Store) readClaim(dir durable.Dir, company, address string) (string, err
 		return "", &Damaged{at, "does not hold a wallet's id", restore}
 	}
 	return id, nil
-}
-
-// setAddress writes the address into wallet.json, durably, and returns the
-// wallet that has it.
-func (s *Store) setAddress(dir durable.Dir, w *Wallet, address string) (*Wallet, error) {
-	if w.Address() == address {
-		// A predecessor may have been killed after it replaced wallet.json and
-		// before it had synced the directory.
-		if err := dir.Sync(); err != nil {
-			return nil, s.stop(fmt.Errorf("syncing wallet %s: %w", w.id, err))
-		}
-		return w, nil
-	}
-	bound := *w
-	bound.rec.Address = address
-	text := bound.rec.encode()
-	if err := durable.ReplaceFile(dir, walletFile, 0o400, text); err != nil {
-		err = fmt.Errorf("writing wallet %s: %w", w.id, err)
-		dir.Remove(temp(walletFile)) // where ReplaceFile writes; the next would remove it
-		// Either nothing has happened, or the new content is seen and may not be
-		// durable.
-		now, rerr := durable.ReadFile(dir, walletFile, maxFile)
-		if rerr != nil || bytes.Equal(now, text) {
-			return nil, s.stop(err)
-		}
-		return nil, err
-	}
-	return &bound, nil
 }

@@ -60,15 +60,19 @@ func (c *cache) add(w *Wallet, read uint64) *Wallet {
 	return w
 }
 
-// replace takes in a wallet whose files were changed, and its address as read.
-func (c *cache) replace(w *Wallet) {
+// replace takes in a wallet whose files were changed. bound says that its address
+// file is known to name it.
+func (c *cache) replace(w *Wallet, bound bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.changes++
 	if e, ok := c.wallets[w.id]; ok {
 		c.remove(e)
 	}
-	c.bound[w.addressID()] = c.insert(w)
+	e := c.insert(w)
+	if bound {
+		c.bound[w.addressID()] = e
+	}
 }
 
 // bind notes that the address file of a wallet was read and names it.

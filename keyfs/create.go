@@ -1,12 +1,14 @@
 package keyfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"signdrop/spool/durable"
 )
@@ -15,6 +17,11 @@ import (
 type Spec struct {
 	ID    string
 	Curve Curve
+
+	// NotAfter is the time until which the wallet is meant to sign, the zero
+	// Time for ever. It is kept in whole seconds, cut off, and only kept: Sign
+	// does not look at it.
+	NotAfter time.Time
 }
 
 // Create makes the wallets that do not exist yet, loads those that do, and
@@ -27,10 +34,34 @@ type Spec struct {
 // the directory of the wallets once.
 //
 // Errors: ErrInvalid, ErrUnknown (the company), ErrCurve (a wallet exists on
-// another curve, or an id comes twice with different ones), *Damaged, ErrFault,
-// ErrRestart; any other is the disk's.
+// another curve, or an id comes twice with different ones), ErrOther (the same
+// of NotAfter), *Damaged, ErrFault, ErrRestart; any other is the disk's.
 func (s *Store) Create(company string, specs []Spec, vol durable.FS) ([]*Wallet, error) {
-	if err := checkSpecs(company, specs); err != nil {
+	plans := make([]plan, len(specs))
+	for i, spec := range specs {
+		if err := checkCurve(spec.Curve); err != nil {
+			return nil, err
+		}
+		end, err := formatNotAfter(spec.NotAfter)
+		if err != nil {
+			return nil, fmt.Errorf("wallet %s: %w", spec.ID, err)
+		}
+		plans[i] = plan{id: spec.ID, curve: spec.Curve, notAfter: end}
+	}
+	return s.makeAll(company, plans, vol)
+}
+
+// plan is a wallet that is to be there: a new one unless it exists.
+type plan struct {
+	id       string
+	curve    Curve
+	notAfter string // as in wallet.json
+	key      key    // nil to draw one
+}
+
+// makeAll is Create and Import.
+func (s *Store) makeAll(company string, plans []plan, vol durable.FS) ([]*Wallet, error) {
+	if err := checkPlans(company, plans); err != nil {
 		return nil, err
 	}
 	s.write.Lock()
@@ -50,53 +81,57 @@ func (s *Store) Create(company string, specs []Spec, vol durable.FS) ([]*Wallet,
 	defer dir.Close()
 
 	b := &batch{store: s, company: company, dir: dir, wallets: map[string]*Wallet{}}
-	if err := b.run(specs, vol); err != nil {
+	if err := b.run(plans, vol); err != nil {
 		b.cleanUp()
 		return nil, fmt.Errorf("making wallets of company %s: %w", company, err)
 	}
 	read := s.cache.now()
-	wallets := make([]*Wallet, len(specs))
-	for i, spec := range specs {
-		wallets[i] = s.cache.add(b.wallets[spec.ID], read)
+	wallets := make([]*Wallet, len(plans))
+	for i, p := range plans {
+		wallets[i] = s.cache.add(b.wallets[p.id], read)
 	}
 	return wallets, nil
 }
 
-func checkSpecs(company string, specs []Spec) error {
+func checkPlans(company string, plans []plan) error {
 	if !ValidCompany(company) {
 		return fmt.Errorf("company %q: %w", company, ErrInvalid)
 	}
-	curve := make(map[string]Curve, len(specs))
-	for _, spec := range specs {
-		if err := checkID(company, spec.ID); err != nil {
+	first := make(map[string]plan, len(plans))
+	for _, p := range plans {
+		if err := checkID(company, p.id); err != nil {
 			return err
 		}
-		if err := checkCurve(spec.Curve); err != nil {
-			return err
+		f, ok := first[p.id]
+		switch {
+		case !ok:
+			first[p.id] = p
+		case f.curve != p.curve:
+			return fmt.Errorf("wallet %s is asked for on %s and on %s: %w", p.id, f.curve, p.curve, ErrCurve)
+		case f.notAfter != p.notAfter:
+			return fmt.Errorf("wallet %s is asked for with two times of not_after: %w", p.id, ErrOther)
+		case p.key != nil && !bytes.Equal(f.key.point(), p.key.point()):
+			return fmt.Errorf("wallet %s is to have two keys: %w", p.id, ErrOther)
 		}
-		if c, ok := curve[spec.ID]; ok && c != spec.Curve {
-			return fmt.Errorf("wallet %s is asked for on %s and on %s: %w", spec.ID, c, spec.Curve, ErrCurve)
-		}
-		curve[spec.ID] = spec.Curve
 	}
 	return nil
 }
 
-// batch is the work of one Create.
+// batch is the work of one Create or Import.
 type batch struct {
 	store   *Store
 	company string
 	dir     durable.Dir        // the company's wallets
-	fresh   []Spec             // those that do not exist, each once
+	fresh   []plan             // those that do not exist, each once
 	wallets map[string]*Wallet // by id; nil as long as a fresh one is not made
 }
 
 // temp is the name under which a file or directory is made.
 func temp(name string) string { return "." + name + ".new" }
 
-func (b *batch) run(specs []Spec, vol durable.FS) error {
-	for _, spec := range specs {
-		if err := b.find(spec); err != nil {
+func (b *batch) run(plans []plan, vol durable.FS) error {
+	for _, p := range plans {
+		if err := b.find(p); err != nil {
 			return err
 		}
 	}
@@ -113,9 +148,9 @@ func (b *batch) run(specs []Spec, vol durable.FS) error {
 	}
 	// Crash here: as above, but whole and durable.
 
-	for _, spec := range b.fresh {
-		if err := b.dir.Move(temp(spec.ID), b.dir, spec.ID); err != nil {
-			return fmt.Errorf("naming wallet %s: %w", spec.ID, err)
+	for _, p := range b.fresh {
+		if err := b.dir.Move(temp(p.id), b.dir, p.id); err != nil {
+			return fmt.Errorf("naming wallet %s: %w", p.id, err)
 		}
 	}
 	// Crash here: each wallet has its final name or its temporary one, and a
@@ -134,27 +169,32 @@ func (b *batch) run(specs []Spec, vol durable.FS) error {
 }
 
 // find loads a wallet that exists and takes down one that does not.
-func (b *batch) find(spec Spec) error {
-	if _, ok := b.wallets[spec.ID]; ok {
+func (b *batch) find(p plan) error {
+	if _, ok := b.wallets[p.id]; ok {
 		return nil
 	}
-	_, err := b.dir.Stat(spec.ID)
+	_, err := b.dir.Stat(p.id)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		b.wallets[spec.ID] = nil
-		b.fresh = append(b.fresh, spec)
+		b.wallets[p.id] = nil
+		b.fresh = append(b.fresh, p)
 		return nil
 	case err != nil:
-		return fmt.Errorf("looking for wallet %s: %w", spec.ID, err)
+		return fmt.Errorf("looking for wallet %s: %w", p.id, err)
 	}
-	w, err := b.store.Lookup(b.company, spec.ID)
+	w, err := b.store.Lookup(b.company, p.id)
 	if err != nil {
 		return err
 	}
-	if w.Curve() != spec.Curve {
-		return fmt.Errorf("wallet %s is on %s, not on %s: %w", w.id, w.Curve(), spec.Curve, ErrCurve)
+	switch {
+	case p.key != nil && !bytes.Equal(w.key.point(), p.key.point()):
+		return fmt.Errorf("wallet %s has another key: %w", w.id, ErrOther)
+	case w.Curve() != p.curve:
+		return fmt.Errorf("wallet %s is on %s, not on %s: %w", w.id, w.Curve(), p.curve, ErrCurve)
+	case w.rec.NotAfter != p.notAfter:
+		return fmt.Errorf("wallet %s has another not_after: %w", w.id, ErrOther)
 	}
-	b.wallets[spec.ID] = w
+	b.wallets[p.id] = w
 	return nil
 }
 
@@ -185,36 +225,40 @@ func (b *batch) makeFresh() error {
 		})
 	}
 	wg.Wait()
-	for i, spec := range b.fresh {
-		b.wallets[spec.ID] = made[i]
+	for i, p := range b.fresh {
+		b.wallets[p.id] = made[i]
 	}
 	return first
 }
 
-func (b *batch) make(spec Spec) (*Wallet, error) {
-	w, keyText, err := b.draw(spec)
+func (b *batch) make(p plan) (*Wallet, error) {
+	w, keyText, err := b.prepare(p)
 	if err != nil {
-		return nil, fmt.Errorf("making the key of wallet %s: %w", spec.ID, err)
+		return nil, fmt.Errorf("making the key of wallet %s: %w", p.id, err)
 	}
 	defer clear(keyText)
-	if err := b.write(spec.ID, w.rec.encode(), keyText); err != nil {
-		return nil, fmt.Errorf("writing wallet %s: %w", spec.ID, err)
+	if err := b.write(p.id, w.rec.encode(), keyText); err != nil {
+		return nil, fmt.Errorf("writing wallet %s: %w", p.id, err)
 	}
 	return w, nil
 }
 
-// draw makes a new key and returns its wallet and the content of its key.pem,
-// which the caller wipes. The wallet is parsed from the bytes that are written,
-// by the code that will read them, which computes the public key a second time:
-// the address of a wrong public key would swallow what is sent to it.
-func (b *batch) draw(spec Spec) (*Wallet, []byte, error) {
-	k, err := drawKey(spec.Curve, b.store.random)
-	if err != nil {
-		return nil, nil, err
+// prepare takes the plan's key or makes a new one, and returns its wallet and
+// the content of its key.pem, which the caller wipes. The wallet is parsed from
+// the bytes that are written, by the code that will read them, which computes
+// the public key a second time: the address of a wrong public key would swallow
+// what is sent to it.
+func (b *batch) prepare(p plan) (*Wallet, []byte, error) {
+	k := p.key
+	if k == nil {
+		var err error
+		if k, err = drawKey(p.curve, b.store.random); err != nil {
+			return nil, nil, err
+		}
 	}
-	rec := record{ID: spec.ID, Curve: spec.Curve, PublicKey: encodePublic(k), Status: statusActive}
+	rec := record{ID: p.id, Curve: p.curve, PublicKey: encodePublic(k), Status: statusActive, NotAfter: p.notAfter}
 	keyText := encodeKey(k)
-	w, err := b.store.parse(walletID{b.company, spec.ID}, rec.encode(), keyText)
+	w, err := b.store.parse(walletID{b.company, p.id}, rec.encode(), keyText)
 	if err != nil {
 		clear(keyText)
 		return nil, nil, fmt.Errorf("%w: %w", ErrFault, err)
@@ -266,7 +310,7 @@ func (b *batch) remove(id string) error {
 // cleanUp removes the temporary directories after a failure. What it cannot
 // remove, the next Create of that id does. It never touches a final name.
 func (b *batch) cleanUp() {
-	for _, spec := range b.fresh {
-		b.remove(spec.ID)
+	for _, p := range b.fresh {
+		b.remove(p.id)
 	}
 }

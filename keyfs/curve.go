@@ -32,24 +32,27 @@ type params struct {
 	std       elliptic.Curve // nil for secp256k1, which the standard library does not have
 	size      int            // bytes of a private number and of a coordinate
 	topMask   byte           // the bits of the first byte that a private number may have
+	oid       []byte         // the curve's OBJECT IDENTIFIER in DER
 	algorithm []byte         // AlgorithmIdentifier in DER (RFC 5480, section 2.1.1)
 }
 
 var curves = map[Curve]params{
-	P256:      {elliptic.P256(), 32, 0xff, algorithm(1, 2, 840, 10045, 3, 1, 7)},
-	P384:      {elliptic.P384(), 48, 0xff, algorithm(1, 3, 132, 0, 34)},
-	P521:      {elliptic.P521(), 66, 0x01, algorithm(1, 3, 132, 0, 35)},
-	Secp256k1: {nil, 32, 0xff, algorithm(1, 3, 132, 0, 10)},
+	P256:      named(elliptic.P256(), 32, 0xff, 1, 2, 840, 10045, 3, 1, 7),
+	P384:      named(elliptic.P384(), 48, 0xff, 1, 3, 132, 0, 34),
+	P521:      named(elliptic.P521(), 66, 0x01, 1, 3, 132, 0, 35),
+	Secp256k1: named(nil, 32, 0xff, 1, 3, 132, 0, 10),
 }
 
-// algorithm encodes what says "an elliptic-curve key on the named curve".
-func algorithm(curve ...int) []byte {
-	var b cryptobyte.Builder
-	b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
+// named encodes the object identifier, and what says "an elliptic-curve key on
+// the named curve".
+func named(std elliptic.Curve, size int, topMask byte, curve ...int) params {
+	var oid, alg cryptobyte.Builder
+	oid.AddASN1ObjectIdentifier(curve)
+	alg.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}) // id-ecPublicKey
 		b.AddASN1ObjectIdentifier(curve)
 	})
-	return b.BytesOrPanic()
+	return params{std, size, topMask, oid.BytesOrPanic(), alg.BytesOrPanic()}
 }
 
 func checkCurve(c Curve) error {

@@ -2,6 +2,8 @@ package keyfs
 
 import (
 	"github.com/btcsuite/btcd/btcec/v2"
+	"golang.org/x/crypto/cryptobyte"
+	der "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Reencode parses a private key and returns what this package would write for
@@ -72,3 +74,28 @@ func (d disturbed) sign(s Scheme, digest []byte) ([]byte, error) {
 
 // ProtectedGuestAt is ProtectedGuest with another file.
 var ProtectedGuestAt = protectedGuest
+
+// EncodeImported returns what this package would write for an imported key.
+func EncodeImported(i Imported) []byte { return encodeKey(i.key) }
+
+// SEC1 writes a key of our own form as SEC1 in DER.
+func SEC1(keyPEM []byte, public bool) ([]byte, error) {
+	k, err := parseKey(keyPEM)
+	if err != nil {
+		return nil, err
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1Int64(1)
+		b.AddASN1OctetString(k.scalar())
+		b.AddASN1(der.Tag(0).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) {
+			b.AddBytes(curves[k.curve()].oid)
+		})
+		if public {
+			b.AddASN1(der.Tag(1).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) {
+				b.AddASN1BitString(k.point())
+			})
+		}
+	})
+	return b.Bytes()
+}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"signdrop/keyfs"
+	"signdrop/spool/durable"
 )
 
 // everyFailure calls try for each way to fail and for each call of what try
@@ -30,16 +31,60 @@ func everyFailure(t *testing.T, try func(t *testing.T, how failure, at int) bool
 	}
 }
 
+// makeFunc is Create or Import for the wallets W_1, W_old and W_2, or for the last
+// of them alone.
+type makeFunc func(s *keyfs.Store, vol durable.FS) ([]*keyfs.Wallet, error)
+
+var threeWallets = []keyfs.Spec{{ID: "W_1", Curve: keyfs.P256}, {ID: "W_old", Curve: keyfs.P256}, {ID: "W_2", Curve: keyfs.P256}}
+
+// makers are the two ways in which wallets come to be. old makes W_old alone.
+func makers(t *testing.T) map[string]struct{ all, old makeFunc } {
+	t.Helper()
+	var imports []keyfs.ImportSpec
+	for _, spec := range threeWallets {
+		imports = append(imports, keyfs.ImportSpec{ID: spec.ID, PrivateKeyPEM: newKey(t, spec.Curve)})
+	}
+	return map[string]struct{ all, old makeFunc }{
+		"create": {
+			func(s *keyfs.Store, vol durable.FS) ([]*keyfs.Wallet, error) {
+				return s.Create(company, threeWallets, vol)
+			},
+			func(s *keyfs.Store, vol durable.FS) ([]*keyfs.Wallet, error) {
+				return s.Create(company, threeWallets[1:2], vol)
+			},
+		},
+		"import": {
+			func(s *keyfs.Store, vol durable.FS) ([]*keyfs.Wallet, error) {
+				return s.Import(company, imports, vol)
+			},
+			func(s *keyfs.Store, vol durable.FS) ([]*keyfs.Wallet, error) {
+				return s.Import(company, imports[1:2], vol)
+			},
+		},
+	}
+}
+
 // Whatever goes wrong while wallets are made: no key is returned, none is lost
 // or half there, no temporary file stays, and doing it again finishes.
 func TestCreateFaults(t *testing.T) {
-	specs := []keyfs.Spec{{ID: "W_1", Curve: keyfs.P256}, {ID: "W_old", Curve: keyfs.P256}, {ID: "W_2", Curve: keyfs.P256}}
-	for _, before := range []string{"new company", "a wallet exists", "a crash left files"} {
+	for name, maker := range makers(t) {
+		befores := []string{"new company", "a wallet exists", "a crash left files"}
+		if name == "import" && testing.Short() {
+			befores = befores[2:] // import shares create's code
+		}
+		t.Run(name, func(t *testing.T) { testCreateFaults(t, maker.all, maker.old, befores) })
+	}
+}
+
+func testCreateFaults(t *testing.T, makeAll, makeOld makeFunc, befores []string) {
+	specs := threeWallets
+	for _, before := range befores {
 		t.Run(before, func(t *testing.T) {
 			everyFailure(t, func(t *testing.T, how failure, at int) bool {
 				v, f := newFaulty(t)
 				if before != "new company" {
-					v.create(v.open(keyfs.Options{}), "W_old", keyfs.P256)
+					_, err := makeOld(v.open(keyfs.Options{}), v.fs)
+					must(t, err)
 				}
 				if before == "a crash left files" {
 					must(t, os.Mkdir(v.inWallet(".W_2.new", ""), 0o700))
@@ -49,7 +94,7 @@ func TestCreateFaults(t *testing.T) {
 
 				s := v.open(keyfs.Options{})
 				f.start(at, how)
-				ws, err := s.Create(company, specs, f)
+				ws, err := makeAll(s, f)
 				log := f.stop()
 
 				// A failure may be of no account, as that of closing a file that
@@ -63,7 +108,7 @@ func TestCreateFaults(t *testing.T) {
 				}
 				if how != killed {
 					wantTrace(t, v, first, failed, "wallets", log, how, at, err)
-					ws, again := s.Create(company, specs, f)
+					ws, again := makeAll(s, f)
 					switch {
 					case !errors.Is(err, keyfs.ErrRestart):
 						must(t, again)
@@ -74,7 +119,7 @@ func TestCreateFaults(t *testing.T) {
 				}
 
 				// The program starts again, and the request is done again.
-				ws, err = v.open(keyfs.Options{}).Create(company, specs, f)
+				ws, err = makeAll(v.open(keyfs.Options{}), f)
 				must(t, err)
 				last := survey(t, v.disk)
 				keep(t, failed, last)

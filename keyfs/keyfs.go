@@ -22,21 +22,24 @@
 //	  "curve": "P-384",
 //	  "public_key": "-----BEGIN PUBLIC KEY-----\n…",
 //	  "status": "active",
+//	  "not_after": "2027-12-31T23:59:59Z",
 //	  "address": "MT…"
 //	}
 //
-// status is "active" or "disabled"; address is left out until the wallet is
-// bound. Both files are read strictly: what is read would be written with the
+// status is "active" or "disabled"; not_after is left out of a wallet without an
+// end, and address until the wallet is bound. Both files are read strictly: what is read would be written with the
 // same bytes, and anything else is damage. The file under addresses finds a
-// wallet by its address with one open.
+// wallet by its address with one open. It counts only if the wallet says the same:
+// where a crash left a file whose wallet has another address, it is as good as
+// not there, and is replaced or removed when it is in the way.
 //
 // # What it promises
 //
-// Create and Bind return what they made only when it is durable. An id that
-// exists already is never made a second time. What they did not finish, because
-// a call failed or the machine stopped, is finished by doing it again. A wallet
-// that has its final name is never changed but for its address, and never
-// removed. No error holds a byte of a key.
+// Create, Import, Bind, Rebind and SetStatus return what they made only when it is
+// durable. An id that exists already is never made a second time. What they did
+// not finish, because a call failed or the machine stopped, is finished by doing
+// it again. A wallet that has its final name is never changed but for its address
+// and status, and never removed. No error holds a byte of a key.
 //
 // Signatures are deterministic (RFC 6979, and BIP-340 with a fixed auxiliary
 // value), so that the same request gives the same bytes. See Wallet.Sign.
@@ -79,6 +82,14 @@ var (
 
 	// ErrDigest: the digest does not have a length that the scheme signs.
 	ErrDigest = errors.New("the digest has the wrong length")
+
+	// ErrOther: a wallet with this id exists, and is not the one that was asked
+	// for: it has another key or another not_after.
+	ErrOther = errors.New("the id belongs to another wallet")
+
+	// ErrPrivateKey: what was to be imported is not a private key in a form that
+	// ParsePrivateKey takes.
+	ErrPrivateKey = errors.New("the private key cannot be imported")
 
 	// ErrBound: the wallet has another address, or another wallet has the
 	// address.
@@ -136,7 +147,7 @@ type Store struct {
 	euid    uint32
 	cache   *cache
 
-	write   sync.Mutex // held by Create and Bind from beginning to end
+	write   sync.Mutex // held by whatever changes files, from beginning to end
 	stopped error      // the failed sync behind ErrRestart; guarded by write
 
 	// Wallets of which a signature failed its check. anyFault spares the

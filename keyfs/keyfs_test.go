@@ -213,11 +213,11 @@ func TestCreateRefuses(t *testing.T) {
 		want    error
 		message string
 	}{
-		{company, []keyfs.Spec{{"W_2", keyfs.P384}, {"W_1", keyfs.P384}}, keyfs.ErrCurve,
+		{company, []keyfs.Spec{{ID: "W_2", Curve: keyfs.P384}, {ID: "W_1", Curve: keyfs.P384}}, keyfs.ErrCurve,
 			"making wallets of company acme: wallet acme/W_1 is on P-256, not on P-384: the wallet is on another curve"},
-		{company, []keyfs.Spec{{"W_2", keyfs.P384}, {"W_2", keyfs.P521}}, keyfs.ErrCurve,
+		{company, []keyfs.Spec{{ID: "W_2", Curve: keyfs.P384}, {ID: "W_2", Curve: keyfs.P521}}, keyfs.ErrCurve,
 			"wallet W_2 is asked for on P-384 and on P-521: the wallet is on another curve"},
-		{"other", []keyfs.Spec{{"W_2", keyfs.P384}}, keyfs.ErrUnknown,
+		{"other", []keyfs.Spec{{ID: "W_2", Curve: keyfs.P384}}, keyfs.ErrUnknown,
 			"company other: no such wallet or company (file does not exist)"},
 	} {
 		ws, err := s.Create(c.company, c.specs, v.fs)

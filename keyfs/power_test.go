@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"signdrop/keyfs"
@@ -25,23 +26,39 @@ func newModel(t *testing.T) *modelfs.Volume {
 
 // told is what callers were told, which no crash may take back.
 type told struct {
-	keys    map[string]string // public key by id
-	address map[string]string // by id
+	keys    map[string]string   // public key by id
+	address map[string][]string // by id; several where a change failed, since it may have happened
+	active  map[string][]bool   // the same
 }
 
-func newTold() told { return told{map[string]string{}, map[string]string{}} }
+func newTold() told {
+	return told{map[string]string{}, map[string][]string{}, map[string][]bool{}}
+}
 
-// note adds what a call has returned.
-func (a told) note(t *testing.T, ws ...*keyfs.Wallet) {
+func (a told) clone() told {
+	return told{maps.Clone(a.keys), maps.Clone(a.address), maps.Clone(a.active)}
+}
+
+// noteKeys adds the keys of wallets that a call has returned.
+func (a told) noteKeys(t *testing.T, ws ...*keyfs.Wallet) {
 	t.Helper()
 	for _, w := range ws {
 		if key, ok := a.keys[w.ID()]; ok && key != w.PublicPEM() {
 			t.Errorf("wallet %s has another key", w.ID())
 		}
 		a.keys[w.ID()] = w.PublicPEM()
+	}
+}
+
+// note adds what a call has returned.
+func (a told) note(t *testing.T, ws ...*keyfs.Wallet) {
+	t.Helper()
+	a.noteKeys(t, ws...)
+	for _, w := range ws {
 		if w.Address() != "" {
-			a.address[w.ID()] = w.Address()
+			a.address[w.ID()] = []string{w.Address()}
 		}
+		a.active[w.ID()] = []bool{w.Active()}
 	}
 }
 
@@ -54,9 +71,14 @@ func (a told) check(t *testing.T, v *modelfs.Volume) state {
 			t.Errorf("wallet %s, whose public key was shown, is lost", id)
 		}
 	}
-	for id, address := range a.address {
-		if st.wallets[id].address != address || st.claims[address] != id {
-			t.Errorf("wallet %s was told to have address %s and has %q", id, address, st.wallets[id].address)
+	for id, addresses := range a.address {
+		if got := st.wallets[id].address; !slices.Contains(addresses, got) || got != "" && st.claims[got] != id {
+			t.Errorf("wallet %s was told to have address %q and has %q", id, addresses, got)
+		}
+	}
+	for id, active := range a.active {
+		if got := st.wallets[id].active; !slices.Contains(active, got) {
+			t.Errorf("wallet %s was told to be active %v, and is %v", id, active, got)
 		}
 	}
 	return st
@@ -108,7 +130,7 @@ func again(t *testing.T, v *modelfs.Volume, before told, do func(s *keyfs.Store,
 	must(t, err)
 	ws, err := do(s, v)
 	must(t, err)
-	a := told{maps.Clone(before.keys), maps.Clone(before.address)}
+	a := before.clone()
 	a.note(t, ws...)
 	if st := a.check(t, v); len(st.temps) > 0 {
 		t.Errorf("%q are left", st.temps)
@@ -117,15 +139,24 @@ func again(t *testing.T, v *modelfs.Volume, before told, do func(s *keyfs.Store,
 }
 
 func TestPowerCutWhileCreating(t *testing.T) {
-	specs := []keyfs.Spec{{ID: "W_1", Curve: keyfs.P256}, {ID: "W_old", Curve: keyfs.P256}, {ID: "W_2", Curve: keyfs.P256}}
-	create := func(s *keyfs.Store, v *modelfs.Volume) ([]*keyfs.Wallet, error) { return s.Create(company, specs, v) }
-	for _, old := range []bool{false, true} {
+	for name, maker := range makers(t) {
+		olds := []bool{false, true}
+		if name == "import" && testing.Short() {
+			olds = olds[1:] // import shares create's code
+		}
+		t.Run(name, func(t *testing.T) { testPowerCutWhileCreating(t, maker.all, maker.old, olds) })
+	}
+}
+
+func testPowerCutWhileCreating(t *testing.T, makeAll, makeOld makeFunc, olds []bool) {
+	create := func(s *keyfs.Store, v *modelfs.Volume) ([]*keyfs.Wallet, error) { return makeAll(s, v) }
+	for _, old := range olds {
 		t.Run(fmt.Sprintf("a wallet exists %v", old), func(t *testing.T) {
 			everyCrash(t, func(v *modelfs.Volume) {
 				if old {
 					s, err := keyfs.Open(openDB(t, v), keyfs.Options{})
 					must(t, err)
-					_, err = s.Create(company, specs[1:2], v)
+					_, err = makeOld(s, v)
 					must(t, err)
 				}
 			}, func(v *modelfs.Volume) (told, error) {
@@ -198,7 +229,7 @@ func openModel(v *modelfs.Volume) (*keyfs.Store, error) {
 	return keyfs.Open(db, keyfs.Options{Cache: 2})
 }
 
-// TestPowerCutsAtRandom makes and binds wallets while calls fail, the process is
+// TestPowerCutsAtRandom makes, imports and changes wallets while calls fail, the process is
 // killed and the power is cut, again and again on the same volume.
 func TestPowerCutsAtRandom(t *testing.T) {
 	rounds := 3000
@@ -208,6 +239,10 @@ func TestPowerCutsAtRandom(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
+			var imports []keyfs.ImportSpec
+			for i := range 4 {
+				imports = append(imports, keyfs.ImportSpec{ID: fmt.Sprintf("W_imported_%d", i), PrivateKeyPEM: newKey(t, keyfs.P256)})
+			}
 			v, a := newModel(t), newTold()
 			s, err := openModel(v)
 			must(t, err)
@@ -224,19 +259,46 @@ func TestPowerCutsAtRandom(t *testing.T) {
 				})
 				id := func() string { return fmt.Sprintf("W_%d", r.IntN(40)) }
 				var ws []*keyfs.Wallet
-				if r.IntN(2) == 0 {
-					specs := []keyfs.Spec{{ID: id(), Curve: keyfs.P256}, {ID: id(), Curve: keyfs.P256}}
+				var w *keyfs.Wallet
+				one, address := id(), fmt.Sprintf("MT%d", r.IntN(40))
+				status := []string{keyfs.StatusDisabled, keyfs.StatusActive}[r.IntN(2)]
+				what := r.IntN(6)
+				switch what {
+				case 0:
+					specs := []keyfs.Spec{{ID: one, Curve: keyfs.P256}, {ID: id(), Curve: keyfs.P256}}
 					ws, err = s.Create(company, specs, v)
-				} else {
-					var w *keyfs.Wallet
-					if w, err = s.Bind(company, id(), fmt.Sprintf("MT%d", r.IntN(40))); err == nil {
-						ws = []*keyfs.Wallet{w}
-					}
+				case 1:
+					// Some ids are always imported, with a key of their own.
+					i := r.IntN(len(imports))
+					ws, err = s.Import(company, imports[i:i+1], v)
+				case 2, 3:
+					w, err = s.Bind(company, one, address)
+				case 4:
+					w, err = s.Rebind(company, one, address)
+				case 5:
+					w, err = s.SetStatus(company, one, status)
 				}
 				v.SetFault(nil)
-				if err == nil {
+				if w != nil {
+					ws = []*keyfs.Wallet{w}
+				}
+				switch {
+				case err == nil && what < 2:
+					// Of a wallet that was there, address and status may be seen and
+					// not yet durable (see Open).
+					a.noteKeys(t, ws...)
+					done++
+				case err == nil:
 					a.note(t, ws...)
 					done++
+				case errors.Is(err, keyfs.ErrBound):
+					// Nothing has happened.
+				case what == 4 && len(a.address[one]) > 0: // Bind changes no address that is there
+					a.address[one] = append(slices.Clone(a.address[one]), address)
+				case what == 5:
+					if len(a.active[one]) > 0 {
+						a.active[one] = append(slices.Clone(a.active[one]), status == keyfs.StatusActive)
+					}
 				}
 				switch {
 				case errors.Is(err, modelfs.ErrCrashed) && r.IntN(2) == 0:

@@ -24,7 +24,10 @@ type state struct {
 	temps   []string          // names that begin with a dot, anywhere
 }
 
-type onDisk struct{ publicKey, address string }
+type onDisk struct {
+	publicKey, address string
+	active             bool
+}
 
 // survey reads everything of the company from a volume and checks what must be
 // true at any time, whatever has failed and wherever the machine stopped:
@@ -89,6 +92,7 @@ func survey(t *testing.T, vol durable.FS) state {
 			ID        string
 			PublicKey string `json:"public_key"`
 			Address   string
+			Status    string
 		}
 		must(t, json.Unmarshal(read(dir, "wallet.json"), &rec))
 		if rec.ID != id {
@@ -107,7 +111,7 @@ func survey(t *testing.T, vol durable.FS) state {
 			}
 			addresses[rec.Address] = id
 		}
-		st.wallets[id] = onDisk{rec.PublicKey, rec.Address}
+		st.wallets[id] = onDisk{rec.PublicKey, rec.Address, rec.Status == "active"}
 		dir.Close()
 	})
 	claims := sub(root, "db", "companies", company, "addresses")

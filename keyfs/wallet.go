@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"signdrop/spool/durable"
 )
 
-// Wallet is a key that was loaded and checked. It never changes: Bind returns
-// another Wallet. It is safe for concurrent use.
+// Wallet is a key that was loaded and checked. It never changes: Bind, Rebind
+// and SetStatus return another Wallet. It is safe for concurrent use.
 type Wallet struct {
 	store  *Store
 	id     walletID
@@ -33,6 +34,11 @@ func (w *Wallet) Address() string { return w.rec.Address }
 // Active reports whether the wallet may sign.
 func (w *Wallet) Active() bool { return w.rec.Status == statusActive }
 
+// NotAfter returns the time until which the wallet is meant to sign, in UTC and
+// whole seconds, or the zero Time if it has no end. Sign does not look at it:
+// whoever decides what may be signed does.
+func (w *Wallet) NotAfter() time.Time { return w.rec.notAfter() }
+
 // PublicPEM returns the public key as SubjectPublicKeyInfo in PEM.
 func (w *Wallet) PublicPEM() string { return w.rec.PublicKey }
 
@@ -44,6 +50,7 @@ type record struct {
 	Curve     Curve  `json:"curve"`
 	PublicKey string `json:"public_key"` // PEM; only what equals the key's own is accepted
 	Status    string `json:"status"`
+	NotAfter  string `json:"not_after,omitempty"`
 	Address   string `json:"address,omitempty"`
 }
 
@@ -51,6 +58,42 @@ const (
 	statusActive   = "active"
 	statusDisabled = "disabled"
 )
+
+// notAfter is the zero Time if there is none.
+func (r record) notAfter() time.Time {
+	t, _ := parseNotAfter(r.NotAfter)
+	return t
+}
+
+// timeForm is RFC 3339 in UTC, without fractions of a second: the one way in
+// which not_after is written.
+const timeForm = "2006-01-02T15:04:05Z"
+
+// parseNotAfter reads what formatNotAfter wrote. ok is false for anything else.
+func parseNotAfter(s string) (t time.Time, ok bool) {
+	if s == "" {
+		return time.Time{}, true
+	}
+	t, err := time.Parse(timeForm, s)
+	if err != nil {
+		return time.Time{}, false
+	}
+	again, err := formatNotAfter(t)
+	return t, err == nil && again == s
+}
+
+// formatNotAfter writes a time as wallet.json holds it, "" for the zero Time.
+func formatNotAfter(t time.Time) (string, error) {
+	if t.IsZero() {
+		return "", nil
+	}
+	t = t.UTC()
+	// Four digits for the year, and no time that is a mistake.
+	if t.Year() < 1970 || t.Year() > 9999 {
+		return "", fmt.Errorf("not_after in the year %d: %w", t.Year(), ErrInvalid)
+	}
+	return t.Format(timeForm), nil
+}
 
 func (r record) encode() []byte {
 	b, err := json.MarshalIndent(r, "", "  ")
@@ -76,6 +119,8 @@ func parseRecord(text []byte) (record, error) {
 		return record{}, errors.New("has a curve that is not known")
 	case r.Status != statusActive && r.Status != statusDisabled:
 		return record{}, errors.New("has a status that is neither active nor disabled")
+	case !validNotAfter(r.NotAfter):
+		return record{}, errors.New("has a not_after that is not a time in UTC and whole seconds")
 	case r.Address != "" && !ValidAddress(r.Address):
 		return record{}, errors.New("has an address that is not one")
 	}
@@ -84,6 +129,11 @@ func parseRecord(text []byte) (record, error) {
 		return record{}, errors.New("is not in the form in which it was written")
 	}
 	return r, nil
+}
+
+func validNotAfter(s string) bool {
+	_, ok := parseNotAfter(s)
+	return ok
 }
 
 // Lookup returns the wallet with this id. Its files are read if it is not in
@@ -129,14 +179,17 @@ func (s *Store) ByAddress(company, address string) (*Wallet, error) {
 	}
 	w, err := s.Lookup(company, id)
 	if errors.Is(err, ErrUnknown) {
-		return nil, &Damaged{addressPath(company, address), "names a wallet that does not exist",
-			"restore the folder of that wallet from the backup"}
+		return nil, &Damaged{addressPath(company, address), "names a wallet that does not exist", restoreFolder}
 	}
 	if err != nil {
 		return nil, err
 	}
-	if w.Address() != address {
+	switch w.Address() {
+	case address:
+	case "":
 		return nil, fmt.Errorf("address %s/%s, whose binding was begun and not finished: %w", company, address, ErrUnknown)
+	default:
+		return nil, fmt.Errorf("address %s/%s, whose wallet has another: %w", company, address, ErrUnknown)
 	}
 	s.cache.bind(w)
 	return w, nil
@@ -167,19 +220,15 @@ const (
 	restoreKey    = "restore it from the backup; a key cannot be made again"
 	restoreWallet = "restore it from the backup"
 	restoreBoth   = "restore wallet.json and key.pem together from the backup"
+	restoreFolder = "restore the folder of that wallet from the backup"
 )
 
 // load reads and checks a wallet's two files.
 func (s *Store) load(name walletID) (*Wallet, error) {
 	at := walletPath(name.company, name.id)
-	dir, err := durable.SubPath(s.db, "companies", name.company, "wallets", name.id)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("wallet %s: %w", name, ErrUnknown)
-	case errors.Is(err, durable.ErrNotRegular):
-		return nil, &Damaged{at, "or a folder above it is not a plain folder", "restore the folder from the backup"}
-	case err != nil:
-		return nil, fmt.Errorf("opening wallet %s: %w", name, err)
+	dir, err := openWallet(s.db, name, "companies", name.company, "wallets", name.id)
+	if err != nil {
+		return nil, err
 	}
 	defer dir.Close()
 	wallet, err := s.read(dir, walletFile, at+"/"+walletFile, 0o022, restoreWallet)
@@ -192,6 +241,49 @@ func (s *Store) load(name walletID) (*Wallet, error) {
 	}
 	defer clear(key)
 	return s.parse(name, wallet, key)
+}
+
+// openWallet opens a wallet's directory, which lies at path below d.
+func openWallet(d durable.Dir, name walletID, path ...string) (durable.Dir, error) {
+	dir, err := durable.SubPath(d, path...)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("wallet %s: %w", name, ErrUnknown)
+	case errors.Is(err, durable.ErrNotRegular):
+		return nil, &Damaged{walletPath(name.company, name.id), "or a folder above it is not a plain folder",
+			"restore the folder from the backup"}
+	case err != nil:
+		return nil, fmt.Errorf("opening wallet %s: %w", name, err)
+	}
+	return dir, nil
+}
+
+// readRecord reads a wallet's wallet.json alone, below the company's directory.
+func (s *Store) readRecord(comp durable.Dir, name walletID) (record, error) {
+	dir, err := openWallet(comp, name, "wallets", name.id)
+	if err != nil {
+		return record{}, err
+	}
+	defer dir.Close()
+	at := walletPath(name.company, name.id, walletFile)
+	text, err := s.read(dir, walletFile, at, 0o022, restoreWallet)
+	if err != nil {
+		return record{}, err
+	}
+	return parseRecordOf(name, text)
+}
+
+// parseRecordOf reads the wallet.json of the wallet with this name.
+func parseRecordOf(name walletID, text []byte) (record, error) {
+	at := walletPath(name.company, name.id, walletFile)
+	rec, err := parseRecord(text)
+	if err != nil {
+		return record{}, &Damaged{at, err.Error(), restoreWallet}
+	}
+	if rec.ID != name.id {
+		return record{}, &Damaged{at, "belongs to the wallet " + rec.ID, restoreWallet}
+	}
+	return rec, nil
 }
 
 // read reads a file of db, which at names in messages. It must be a regular
@@ -230,14 +322,10 @@ func (s *Store) read(dir durable.Dir, file, at string, deny fs.FileMode, restore
 // parse makes a wallet of the bytes of its two files, and refuses them unless
 // they belong together and to this name.
 func (s *Store) parse(name walletID, wallet, keyText []byte) (*Wallet, error) {
-	at := walletPath(name.company, name.id, walletFile)
 	keyAt := walletPath(name.company, name.id, keyFile)
-	rec, err := parseRecord(wallet)
+	rec, err := parseRecordOf(name, wallet)
 	if err != nil {
-		return nil, &Damaged{at, err.Error(), restoreWallet}
-	}
-	if rec.ID != name.id {
-		return nil, &Damaged{at, "belongs to the wallet " + rec.ID, restoreWallet}
+		return nil, err
 	}
 	k, err := parseKey(keyText)
 	if err != nil {

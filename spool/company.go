@@ -1,10 +1,12 @@
 package spool
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,43 +16,72 @@ import (
 	"signdrop/spool/durable"
 )
 
-// company is one partner's set of directories.
+// company is one partner's set of directories. Their handles are open while
+// somebody needs them and a while longer; see handles.go.
 type company struct {
-	name string
-	root durable.Dir // the data directory
+	spool *Spool
+	name  string
+	root  durable.Dir // the data directory
+
+	// Guarded by Spool.mu.
+	pins   int           // who needs the handles: items that are out, a walk, a look
+	place  *list.Element // among those that have handles, nil without
+	gone   bool          // no longer named: its handles close with the last pin
+	listed bool          // among those that Next walks through
 
 	// mu is held for reading while a handle is in use, for writing while
-	// handles are exchanged because a directory was replaced.
+	// handles are opened, closed, or exchanged because a directory was replaced. Who
+	// holds it has a pin.
 	mu                       sync.RWMutex
 	inbox, outbox, rejected  durable.Dir
-	inInfo, outInfo, rejInfo durable.Info
-	gid                      uint32 // group of the outbox
-	foreign                  bool   // new files do not get that group by themselves
-	work                     durable.Dir
-	archive                  durable.Dir
+	inInfo, outInfo, rejInfo durable.Info // as they were last opened
+	looked                   time.Time    // when that was
+	gid                      uint32       // group of the outbox
+	foreign                  bool         // new files do not get that group by themselves
+
+	// work is made when it is first needed. It stays the same while a claimed item
+	// is out, which reads it without the lock.
+	workMu sync.Mutex
+	work   durable.Dir
 
 	archiveMu sync.Mutex  // guards the following; held while something is put there
+	archive   durable.Dir // made when it is first needed
 	day       durable.Dir // where retired requests go at present
 	dayName   string
 	dayCount  int
 
-	walk durable.Entries // owned by Next
+	// Owned by Next.
+	walk    durable.Entries // nil: the next call begins one
+	round   int             // Spool.round when the walk began
+	began   time.Time       // when the walk began
+	at      durable.Info    // what the inbox was then
+	waiting bool            // it has seen something that may become ready
 
 	// seen holds what waits in the inbox although it looks complete, so that
 	// it is not read again before it changes or is due. Owned by Next and
 	// Return.
 	seenMu sync.Mutex
-	seen   map[string]pair
+	seen   map[string]seen
+	quiet  durable.Info // of an inbox in which nothing waits, zero if that is not known
+
+	labels labels // of the further signatures in the inbox
 }
 
-type pair struct {
-	file, sig durable.Info
-	looked    time.Time
+type seen struct {
+	file   durable.Info
+	sigs   []sigFile
+	looked time.Time
 }
 
 // again is how soon an item that was due and could not be dealt with is looked at
-// once more, although it has not changed.
+// once more, although it has not changed; and how long the directories of a company
+// are taken for those that were opened.
 const again = time.Second
+
+// grain is more than the file system's clock may lag behind ours: a directory that
+// was changed at a time that is so long ago shows each further change by another
+// time.
+const grain = time.Second
 
 // maxSeen bounds the memory of one company's files that do not verify.
 const maxSeen = 4096
@@ -59,28 +90,23 @@ const maxSeen = 4096
 // that no directory grows without end and adding to it stays cheap.
 const archivePortion = 8192
 
+// partnersDirs are what a company must have.
+var partnersDirs = []string{"inbox", "outbox", "rejected"}
+
+// openCompany says whether a company has its directories. It opens none of them.
 func (s *Spool) openCompany(name string) (*company, error) {
-	c := &company{name: name, root: s.root, seen: map[string]pair{}}
-	work, err := s.root.Sub("work")
-	if err != nil {
-		return nil, err
-	}
-	defer work.Close()
-	if c.work, err = durable.SubMake(work, name, 0o700); err != nil {
-		return nil, err
-	}
-	archive, err := durable.SubMake(s.root, "archive", 0o700)
-	if err != nil {
-		c.stop()
-		return nil, err
-	}
-	defer archive.Close()
-	if c.archive, err = durable.SubMake(archive, name, 0o700); err == nil {
-		err = c.refresh()
-	}
-	if err != nil {
-		c.stop()
-		return nil, err
+	c := &company{spool: s, name: name, root: s.root}
+	for _, what := range partnersDirs {
+		info, err := s.partners.StatIn(name, what)
+		if err == nil && !info.Mode.IsDir() {
+			err = fmt.Errorf("%s: %w", what, durable.ErrNotRegular)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if what == "inbox" {
+			c.inInfo = info // what a watcher may watch already
+		}
 	}
 	return c, nil
 }
@@ -89,16 +115,22 @@ func (s *Spool) openCompany(name string) (*company, error) {
 // since: a handle would otherwise go on looking at a directory that nobody
 // writes to any more.
 func (c *company) refresh() error {
-	in, inInfo, err := c.open("inbox")
+	now := c.spool.cfg.Now()
+	own, err := durable.SubPath(c.root, "spool", c.name)
 	if err != nil {
 		return err
 	}
-	out, outInfo, err := c.open("outbox")
+	defer own.Close()
+	in, inInfo, err := openDir(own, "inbox")
+	if err != nil {
+		return err
+	}
+	out, outInfo, err := openDir(own, "outbox")
 	if err != nil {
 		in.Close()
 		return err
 	}
-	rej, rejInfo, err := c.open("rejected")
+	rej, rejInfo, err := openDir(own, "rejected")
 	if err != nil {
 		in.Close()
 		out.Close()
@@ -106,8 +138,13 @@ func (c *company) refresh() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	replaced := c.inInfo.Ino != 0 && c.inInfo.Ino != inInfo.Ino
 	// The group may have been changed in place: answers are given to it.
 	same := c.inInfo.Ino == inInfo.Ino && c.outInfo.Ino == outInfo.Ino && c.rejInfo.Ino == rejInfo.Ino && c.gid == outInfo.GID
+	c.inInfo, c.outInfo, c.rejInfo, c.looked = inInfo, outInfo, rejInfo, now
+	if replaced {
+		c.spool.noteReplaced(c.name)
+	}
 	if c.inbox != nil && same {
 		return errors.Join(in.Close(), out.Close(), rej.Close())
 	}
@@ -117,18 +154,14 @@ func (c *company) refresh() error {
 		}
 	}
 	c.inbox, c.outbox, c.rejected = in, out, rej
-	c.inInfo, c.outInfo, c.rejInfo = inInfo, outInfo, rejInfo
+	c.labels.forget()
 	c.gid = outInfo.GID
-	own, err := c.work.StatDir()
-	if err != nil {
-		return err
-	}
-	c.foreign = own.GID != outInfo.GID
+	c.foreign = c.spool.gid != outInfo.GID
 	return nil
 }
 
-func (c *company) open(what string) (durable.Dir, durable.Info, error) {
-	d, err := durable.SubPath(c.root, "spool", c.name, what)
+func openDir(in durable.Dir, name string) (durable.Dir, durable.Info, error) {
+	d, err := in.Sub(name)
 	if err != nil {
 		return nil, durable.Info{}, err
 	}
@@ -140,46 +173,67 @@ func (c *company) open(what string) (durable.Dir, durable.Info, error) {
 	return d, info, nil
 }
 
-// stop closes all handles, waiting for those that use them.
-func (c *company) stop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.walk != nil {
-		c.walk.Close()
-		c.walk = nil
+// makeWork opens work/<company> and makes it if need be. That needs no sync: a
+// request that is moved there before the directory is durable is still in the inbox
+// if that is lost.
+func (c *company) makeWork() error {
+	c.workMu.Lock()
+	defer c.workMu.Unlock()
+	if c.work != nil {
+		return nil
 	}
-	for _, d := range []durable.Dir{c.inbox, c.outbox, c.rejected, c.work, c.archive, c.day} {
-		if d != nil {
-			d.Close()
-		}
-	}
+	var err error
+	c.work, err = subMakeLazy(c.spool.work, c.name)
+	return err
 }
 
 // next reads the next portion of the inbox. At the end of a walk it reports end,
-// and the next call begins another.
-func (c *company) next(s *Spool) (part []durable.Entry, end bool, err error) {
+// and the next call begins another; and quiet if nothing waits there, as far as one
+// look at the directory can tell, so that it can be left alone for a while.
+func (c *company) next(s *Spool) (part []durable.Entry, end, quiet bool, err error) {
 	if c.walk == nil {
-		if err := c.refresh(); err != nil {
-			return nil, true, err
+		if s.isQuiet(c) {
+			return nil, true, true, nil
 		}
-		c.mu.RLock()
-		c.walk, err = c.inbox.Entries()
-		c.mu.RUnlock()
-		if err != nil {
-			c.walk = nil
-			return nil, true, err
+		if err := s.beginWalk(c); err != nil {
+			return nil, true, false, err
 		}
 	}
 	part, err = c.walk.Next(portion)
 	if err == nil {
-		return part, false, nil
+		for _, e := range part {
+			c.waiting = c.waiting || !Unfinished(e.Name)
+		}
+		return part, false, false, nil
 	}
-	c.walk.Close()
-	c.walk = nil
 	if err == io.EOF {
-		err = nil
+		err, quiet = nil, c.settled()
 	}
-	return nil, true, err
+	s.endWalk(c)
+	return nil, true, quiet, err
+}
+
+// settled notes, at the end of a complete walk, whether the inbox needs no further
+// one until its times change. A change in the very grain of time in which the walk
+// began would not show by them, so they must be older.
+func (c *company) settled() bool {
+	c.seenMu.Lock()
+	defer c.seenMu.Unlock()
+	last := max(c.at.MTime, c.at.CTime)
+	if c.waiting || c.began.UnixNano()-last <= int64(grain) {
+		c.quiet = durable.Info{}
+		return false
+	}
+	c.quiet = c.at
+	return true
+}
+
+// stir makes Next walk through the inbox again, whatever its times say.
+func (c *company) stir() {
+	c.seenMu.Lock()
+	c.quiet = durable.Info{}
+	c.seenMu.Unlock()
+	c.spool.enlist(c)
 }
 
 // read looks at a name of the inbox and returns an item if it is ready to be
@@ -192,7 +246,11 @@ func (c *company) read(s *Spool, name string) (it *Item, soon bool, err error) {
 	if c.unchanged(name, now, s.cfg.Still) {
 		return nil, false, nil
 	}
-	it, err = c.readIn(c.inbox, name)
+	more, err := c.more(name)
+	if err != nil {
+		return nil, false, err
+	}
+	it, err = c.readIn(c.inbox, name, more)
 	if err == errChanging {
 		return nil, true, nil
 	}
@@ -218,13 +276,7 @@ var errChanging = errors.New("the file is changing")
 
 // still reports whether none of the item's files changed for wait. The change
 // time is the kernel's: the partner cannot set it.
-func still(it *Item, now time.Time, wait time.Duration) bool {
-	last := it.info.CTime
-	if !it.noSig {
-		last = max(last, it.sigInfo.CTime)
-	}
-	return now.UnixNano()-last >= int64(wait)
-}
+func still(it *Item, now time.Time, wait time.Duration) bool { return it.Quiet(now) >= wait }
 
 // remember notes that the item, as it is now, did not verify.
 func (c *company) remember(it *Item, now time.Time) {
@@ -233,7 +285,10 @@ func (c *company) remember(it *Item, now time.Time) {
 	if len(c.seen) >= maxSeen {
 		clear(c.seen) // they are read once more; no harm
 	}
-	c.seen[it.Name] = pair{it.info, it.sigInfo, now}
+	if c.seen == nil {
+		c.seen = map[string]seen{}
+	}
+	c.seen[it.Name] = seen{it.info, it.sigs, now}
 }
 
 // unchanged reports whether the name was looked at in vain before, has not
@@ -247,13 +302,10 @@ func (c *company) unchanged(name string, now time.Time, wait time.Duration) bool
 	}
 	file, err := c.inbox.Stat(name)
 	if err == nil {
-		var sig durable.Info
-		sig, err = c.inbox.Stat(name + SigSuffix)
-		if errors.Is(err, fs.ErrNotExist) {
-			sig, err = durable.Info{}, nil
-		}
-		if err == nil && file == old.file && sig == old.sig {
-			it := Item{info: file, sigInfo: sig}
+		var sigs []sigFile
+		sigs, err = c.statSigs(name)
+		if err == nil && file == old.file && slices.Equal(sigs, old.sigs) {
+			it := Item{info: file, sigs: sigs}
 			if since := now.Sub(old.looked); !still(&it, now, wait) || since >= 0 && since < again {
 				return true
 			}
@@ -265,11 +317,81 @@ func (c *company) unchanged(name string, now time.Time, wait time.Duration) bool
 	return false
 }
 
-// readIn reads a name and its signature in d, which is the inbox or work. It
-// returns nil if the name is gone. What is wrong with the file itself is the
-// item's Refusal.
-func (c *company) readIn(d durable.Dir, name string) (*Item, error) {
-	it := &Item{Company: c.name, Name: name, co: c, noSig: true}
+// target is the name under which a name of the inbox is looked at: a signature
+// stands for the request that it belongs to.
+func (c *company) target(name string) string {
+	request, label, ok := sigOf(name)
+	switch {
+	case !ok, label != "" && !c.spool.cfg.Several(c.name):
+		return name
+	case label == "":
+		return request
+	}
+	c.labels.add(request, label)
+	if c.spool.out(c.name + "/" + request) {
+		return request
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if _, err := c.inbox.Stat(request); errors.Is(err, fs.ErrNotExist) {
+		return name // one of several that wait for it, each for itself
+	}
+	return request
+}
+
+// keyOf is what the item of a name in work/ is known by while it is out.
+func keyOf(company, name string) string {
+	if request, label, ok := sigOf(name); ok && label == "" {
+		name = request
+	}
+	return company + "/" + name
+}
+
+// more lists the labels of a request's further signatures, one more than are
+// allowed if there are too many.
+func (c *company) more(name string) ([]string, error) {
+	if _, typed := typeOf(DefaultTypes, name); !typed || !c.spool.cfg.Several(c.name) {
+		return nil, nil
+	}
+	if err := c.labels.ensure(c.inbox); err != nil {
+		return nil, err
+	}
+	return c.labels.get(name, maxMore+1), nil
+}
+
+// statSigs looks at a request's signatures in the inbox.
+func (c *company) statSigs(name string) ([]sigFile, error) {
+	more, err := c.more(name)
+	if err != nil {
+		return nil, err
+	}
+	var sigs []sigFile
+	for _, label := range append([]string{""}, more...) {
+		info, err := c.inbox.Stat(sigName(name, label))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		sigs = append(sigs, sigFile{label, info})
+	}
+	return sigs, nil
+}
+
+func labelsOf(sigs []sigFile) []string {
+	var list []string
+	for _, f := range sigs {
+		list = append(list, f.label)
+	}
+	return list
+}
+
+// readIn reads a name and its signatures in d, which is the inbox or work; more are
+// the labels of those that may be there beside NAME.sig. It returns nil if the name
+// is gone. What is wrong with the files themselves is the item's Refusal.
+func (c *company) readIn(d durable.Dir, name string, more []string) (*Item, error) {
+	it := &Item{Company: c.name, Name: name, co: c}
 	t, typed := typeOf(DefaultTypes, name)
 	if !typed {
 		return c.readOther(d, it)
@@ -285,37 +407,66 @@ func (c *company) readIn(d durable.Dir, name string) (*Item, error) {
 	if f != nil {
 		defer f.Close()
 	}
-	// The signature is opened before the request is read: without one the
-	// bytes are not needed.
-	sf, sigRefusal, sigInfo, err := open(d, name+SigSuffix, maxSig)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if it.Refusal == nil {
-			it.Refusal = reason.New(reason.SignatureMissing,
-				"sign the file with ssh-keygen -Y sign -n request@signdrop and drop both",
-				"no file %s%s came", name, SigSuffix)
+	// The signatures are read before the request: without one its bytes are not
+	// needed.
+	for i, label := range append([]string{""}, more...) {
+		if i > 0 && label == "" {
+			continue
 		}
+		if err := it.readSig(d, label); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case it.Refusal != nil:
 		return it, nil
-	case err != nil:
-		return nil, err
-	}
-	it.noSig, it.sigInfo = false, sigInfo
-	if sf != nil {
-		defer sf.Close()
-	}
-	if it.Refusal == nil {
-		it.Refusal = sigRefusal
-	}
-	if it.Refusal != nil {
+	case len(it.sigs) == 0:
+		it.Refusal = reason.New(reason.SignatureMissing,
+			"sign the file with ssh-keygen -Y sign -n request@signdrop and drop both",
+			"no file %s%s came", name, SigSuffix)
+		return it, nil
+	case len(it.More) > maxMore:
+		it.More = nil
+		it.Refusal = reason.New(reason.TooLarge, fmt.Sprintf("%d further signatures are the limit", maxMore),
+			"the file has more signatures than it may have")
 		return it, nil
 	}
 	if it.Data, err = readWhole(f, info); err != nil {
 		return nil, err
 	}
-	if it.Sig, err = readWhole(sf, sigInfo); err != nil {
-		return nil, err
-	}
 	return it, nil
+}
+
+// readSig reads one of the item's signatures, if it is there.
+func (it *Item) readSig(d durable.Dir, label string) error {
+	f, refusal, info, err := open(d, sigName(it.Name, label), maxSig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if f != nil {
+		defer f.Close()
+	}
+	it.sigs = append(it.sigs, sigFile{label, info})
+	if it.Refusal == nil {
+		it.Refusal = refusal
+	}
+	if it.Refusal != nil {
+		it.Sig, it.More = nil, nil
+		return nil
+	}
+	data, err := readWhole(f, info)
+	if err != nil {
+		return err
+	}
+	if label == "" {
+		it.Sig = data
+	} else {
+		it.More = append(it.More, Signature{label, data})
+	}
+	return nil
 }
 
 // readSigAlone makes the item for a signature whose request is not there.
@@ -348,15 +499,28 @@ func (c *company) readOther(d durable.Dir, it *Item) (*Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	it.info = info
-	if info.Mode.Type() != 0 {
-		it.Refusal = notAFile(info.Mode)
-		return it, nil
-	}
-	it.Refusal = reason.New(reason.NameNotAllowed,
-		"use letters, digits, dot, dash and underscore, at most 200, ending in .json or .jsonl",
-		"the name is not one that a request may have")
+	c.refuseName(it, info)
 	return it, nil
+}
+
+// refuseName says what is wrong with a file whose name cannot be a request's. That
+// of a further signature is one whose request is missing, or in other companies a
+// name like any other; in both cases work/ must not take it for one that came with
+// its request.
+func (c *company) refuseName(it *Item, info durable.Info) {
+	it.info = info
+	request, label, ok := sigOf(it.Name)
+	it.noFile = ok
+	switch {
+	case ok && (label == "" || c.spool.cfg.Several(c.name)):
+		it.Refusal = signatureAlone(request)
+	case info.Mode.Type() != 0:
+		it.Refusal = notAFile(info.Mode)
+	default:
+		it.Refusal = reason.New(reason.NameNotAllowed,
+			"use letters, digits, dot, dash and underscore, at most 200, ending in .json or .jsonl",
+			"the name is not one that a request may have")
+	}
 }
 
 // open opens a regular file and says what is wrong with it as such.
@@ -444,13 +608,28 @@ func readWhole(f durable.File, info durable.Info) ([]byte, error) {
 // archiveDir is the directory to which requests are retired at present:
 // archive/<company>/<day>/<time>. It needs no sync of its own: a request that is
 // moved there before the directory is durable is lost from it together with it,
-// and is then still in work/. anew says that the handle is not to be trusted.
+// and is then still in work/. anew says that the handles are not to be trusted.
 func (c *company) archiveDir(now time.Time, anew bool) (durable.Dir, error) {
 	now = now.UTC()
 	dayName := now.Format("2006-01-02")
 	if !anew && c.day != nil && c.dayName == dayName && c.dayCount < archivePortion {
 		c.dayCount++
 		return c.day, nil
+	}
+	if c.archive == nil || anew {
+		archive, err := subMakeLazy(c.root, "archive")
+		if err != nil {
+			return nil, err
+		}
+		defer archive.Close()
+		own, err := subMakeLazy(archive, c.name)
+		if err != nil {
+			return nil, err
+		}
+		if c.archive != nil {
+			c.archive.Close()
+		}
+		c.archive = own
 	}
 	day, err := subMakeLazy(c.archive, dayName)
 	if err != nil {

@@ -11,6 +11,18 @@ type Type struct {
 	Max    int64  // bytes
 }
 
+// DefaultTypes are the requests that the appliance takes. A longer suffix comes
+// before one that ends it. One that ends in .age is encrypted (age(1)), hence a
+// little longer than what is in it.
+var DefaultTypes = []Type{
+	{Suffix: ".jsonl" + ageSuffix, Max: 68 << 20},
+	{Suffix: ".json" + ageSuffix, Max: 2 << 20},
+	{Suffix: ".jsonl", Max: 64 << 20},
+	{Suffix: ".json", Max: 1 << 20},
+}
+
+const ageSuffix = ".age"
+
 // SigSuffix ends the name of the file that holds a request's signature.
 const SigSuffix = ".sig"
 
@@ -21,6 +33,17 @@ const maxSig = 16 << 10
 // maxName bounds a request's name, in bytes, so that every name derived from it
 // (its signature, its answer, its place in the archive) stays below NAME_MAX.
 const maxName = 200
+
+// maxLabel bounds the label of a further signature, and maxSigName, for the same
+// reason as above, the whole name of the file, both in bytes. A request whose name
+// has up to 161 bytes can have every label.
+const (
+	maxLabel   = 64
+	maxSigName = 230
+)
+
+// maxMore bounds how many further signatures a request may have.
+const maxMore = 32
 
 // unfinished are the endings that uploaders give to files they are still
 // writing. Such a file is left alone until it is renamed.
@@ -63,6 +86,54 @@ func plain(name string, max int) bool {
 	return true
 }
 
+// sigOf finds the request that a signature's name belongs to: NAME.sig, or
+// NAME.<label>.sig with a label of letters, digits, _ and -. Where both readings
+// are possible the first one counts: pay.json.age.sig is the signature of
+// pay.json.age, so age, json and jsonl are no labels.
+func sigOf(name string) (request, label string, ok bool) {
+	base, ok := strings.CutSuffix(name, SigSuffix)
+	if !ok {
+		return "", "", false
+	}
+	if _, typed := typeOf(DefaultTypes, base); typed {
+		return base, "", true
+	}
+	i := strings.LastIndexByte(base, '.')
+	if i < 0 || len(name) > maxSigName || !isLabel(base[i+1:]) {
+		return "", "", false
+	}
+	if _, typed := typeOf(DefaultTypes, base[:i]); !typed {
+		return "", "", false
+	}
+	return base[:i], base[i+1:], true
+}
+
+func isLabel(s string) bool {
+	if s == "" || len(s) > maxLabel {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// sigName is the name of a request's signature. No label is the first one's.
+func sigName(request, label string) string {
+	return request + sigEnding(label)
+}
+
+func sigEnding(label string) string {
+	if label == "" {
+		return SigSuffix
+	}
+	return "." + label + SigSuffix
+}
+
 // typeOf finds the type of a request's name, false where it is not one.
 func typeOf(types []Type, name string) (Type, bool) {
 	if !plain(name, maxName) {
@@ -87,10 +158,23 @@ func stem(types []Type, name string) (base, suffix string) {
 }
 
 // AnswerName is the outbox name of the answer to a request: pay.json is answered
-// by pay.result.json, run.jsonl by run.result.jsonl.
+// by pay.result.json, run.jsonl by run.result.jsonl. An encrypted request is
+// answered under the same name as one that is not: pay.json.age by
+// pay.result.json.
 func AnswerName(name string) string {
 	base, suffix := stem(DefaultTypes, name)
-	return base + ".result" + suffix
+	return base + ".result" + strings.TrimSuffix(suffix, ageSuffix)
+}
+
+// StatusSuffix ends the name of a file in outbox/ that is no answer, see Spool.Status.
+const StatusSuffix = ".status.json"
+
+// statusName is the outbox name of what is told of a request while it waits. No
+// request's answer can have it, since answers end in .result.json or
+// .result.jsonl.
+func statusName(name string) string {
+	base, _ := stem(DefaultTypes, name)
+	return base + StatusSuffix
 }
 
 // SafeName writes any file name, valid UTF-8 or not, with the characters of a

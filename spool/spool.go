@@ -1,6 +1,7 @@
 // Package spool moves files: from a partner's inbox into the appliance's own
 // work directory, and from there, once they are answered, into the archive or
-// back to the partner as refused. It never looks into a file.
+// back to the partner as refused. It never looks into a file, but for a Peek at one
+// that is going to be refused.
 //
 // # States
 //
@@ -10,11 +11,17 @@
 //	work/<company>/NAME               claimed: belongs to the appliance, not yet answered for good
 //	archive/<company>/<day>/…-NAME    answered
 //	spool/<company>/rejected/NAME     refused, beside NAME's reason
+//	work/<company>/.forget-…          refused, being erased because it holds a secret
+//
+// A request's signatures, NAME.sig and where Config.Several allows them
+// NAME.<label>.sig, go where it goes, after it.
 //
 // and the state of an answer likewise:
 //
 //	work/.made/<number>               made, not recorded: of no worth
 //	spool/<company>/outbox/…          published
+//
+// outbox/NAME.status.json is no state: it is a courtesy that may be lost.
 //
 // A name moves from state to state by a rename that never replaces, so it is in
 // one state only, and after a crash the listing of work/ says what is left to do:
@@ -34,23 +41,18 @@ package spool
 
 import (
 	"bytes"
+	"container/list"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
 	"signdrop/appliance/reason"
 	"signdrop/spool/durable"
 )
-
-// DefaultTypes are the requests that the appliance takes. A longer suffix comes
-// before one that ends it.
-var DefaultTypes = []Type{
-	{Suffix: ".jsonl", Max: 64 << 20},
-	{Suffix: ".json", Max: 1 << 20},
-}
 
 // Config is what a Spool needs to know.
 type Config struct {
@@ -62,6 +64,11 @@ type Config struct {
 	// SigWait is how long a request without its signature, or a signature
 	// without its request, may wait. Default 15 min.
 	SigWait time.Duration
+
+	// Several says in which companies a request may have further signatures,
+	// NAME.<label>.sig. Nil: in none. It is asked often, from several goroutines and
+	// with locks held: it must not block, nor call the spool. Its answer may change.
+	Several func(company string) bool
 
 	// Now is the clock that is compared with the files' change times.
 	// Default time.Now.
@@ -85,15 +92,25 @@ type Spool struct {
 	cfg  Config
 	vol  durable.FS
 	root durable.Dir // the data directory
+	work durable.Dir
 	made durable.Dir // work/.made
+	gid  uint32      // of new files in work/.made
+
+	walking []*company // in the middle of a walk, oldest first; owned by Next
 
 	mu        sync.Mutex
+	partners  durable.Dir // spool/, nil before there is a company
 	companies map[string]*company
-	order     []*company
-	gone      []*company      // no longer named, kept for the items that are out
+	order     []*company      // all
+	turns     []*company      // those that are walked through: all but the quiet ones, whose place is nil
+	live      int             // how many are not nil
 	turn      int             // whose walk Next continues
-	found     bool            // the pass under way has found something
+	round     int             // how often all inboxes were to be looked at
+	passing   bool            // a pass is under way
+	found     bool            // another must follow it: it has found something, or began too early
 	ended     int             // companies whose walk has ended in this pass
+	open      *list.List      // companies with handles, the one used last first
+	replaced  map[string]bool // companies whose inbox is another one than before
 	busy      map[string]bool // company/name of items that are out; true if the name was hinted at meanwhile
 	hints     []hint
 	hinted    map[hint]bool
@@ -102,6 +119,7 @@ type Spool struct {
 	waiting   []*Item    // claimed, and Returned for the next SetCompanies
 	ready     []*Item    // held, and to be looked at again
 	opened    []*company // not yet recovered
+	failed    []*company // could not be recovered; tried again after SetCompanies
 	number    uint64     // last name given out in work/.made
 }
 
@@ -120,6 +138,9 @@ func Open(vol durable.FS, root durable.Dir, cfg Config) (*Spool, error) {
 	if cfg.SigWait <= 0 {
 		cfg.SigWait = 15 * time.Minute
 	}
+	if cfg.Several == nil {
+		cfg.Several = func(string) bool { return false }
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -131,21 +152,38 @@ func Open(vol durable.FS, root durable.Dir, cfg Config) (*Spool, error) {
 	}
 	s := &Spool{
 		cfg: cfg, vol: vol, root: root,
-		companies: map[string]*company{}, busy: map[string]bool{}, hinted: map[hint]bool{}, soon: map[hint]bool{},
+		open: list.New(), companies: map[string]*company{}, busy: map[string]bool{}, hinted: map[hint]bool{}, soon: map[hint]bool{},
 	}
-	work, err := durable.SubMake(root, "work", 0o700)
+	archive, err := durable.SubMake(root, "archive", 0o700)
 	if err != nil {
+		return nil, fmt.Errorf("opening archive: %w", err)
+	}
+	archive.Close()
+	if s.work, err = durable.SubMake(root, "work", 0o700); err != nil {
 		return nil, fmt.Errorf("opening work: %w", err)
 	}
-	defer work.Close()
-	if s.made, err = durable.SubMake(work, ".made", 0o700); err != nil {
-		return nil, fmt.Errorf("opening work/.made: %w", err)
-	}
-	err = durable.Walk(s.made, func(e durable.Entry) error { return s.made.Remove(e.Name) })
-	if err != nil {
-		return nil, fmt.Errorf("emptying work/.made: %w", err)
+	if err := s.openMade(); err != nil {
+		s.work.Close()
+		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Spool) openMade() (err error) {
+	if s.made, err = durable.SubMake(s.work, ".made", 0o700); err != nil {
+		return fmt.Errorf("opening work/.made: %w", err)
+	}
+	err = durable.Walk(s.made, func(e durable.Entry) error { return s.made.Remove(e.Name) })
+	if err == nil {
+		var info durable.Info
+		info, err = s.made.StatDir()
+		s.gid = info.GID
+	}
+	if err != nil {
+		s.made.Close()
+		return fmt.Errorf("emptying work/.made: %w", err)
+	}
+	return nil
 }
 
 // Item is a file that the spool has found, with the bytes that it had then. What
@@ -155,7 +193,8 @@ type Item struct {
 	Company string
 	Name    string // as in the inbox: any bytes but a slash
 	Data    []byte
-	Sig     []byte          // nil where there is none
+	Sig     []byte          // of NAME.sig, nil where there is none
+	More    []Signature     // of NAME.<label>.sig, in order of label
 	Refusal *reason.Refusal // what is wrong with the file itself, nil if nothing
 
 	// Claimed: the item lies in work/.
@@ -168,27 +207,46 @@ type Item struct {
 
 	co      *company
 	info    durable.Info // of the request, when it was read
-	sigInfo durable.Info // of its signature
+	sigs    []sigFile    // its signatures, in order of label
 	noFile  bool         // there is no request, only the signature
-	noSig   bool
 	key     string
+	out     bool // not released
 	product [][]byte
 	refused bool
+	forget  bool
+	told    bool   // Status was called for it
 	made    string // name in work/.made, "" if none
 	base    string // where a refused item goes in rejected/
 }
 
-// SetCompanies tells the spool whose directories there are. A company that it
-// does not know yet is opened; one that is no longer named is let go.
+// Signature is a further signature of a request.
+type Signature struct {
+	Label string
+	Data  []byte
+}
+
+// sigFile is a signature file as it was when it was looked at.
+type sigFile struct {
+	label string // "" for NAME.sig
+	info  durable.Info
+}
+
+// SetCompanies tells the spool whose directories there are, and has Next look at all
+// inboxes again. A company that it does not know yet must have its directories; they
+// are opened when they are needed. One that is no longer named is let go.
 func (s *Spool) SetCompanies(names []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	want := map[string]bool{}
-	changed := false
 	var errs []error
+	if len(names) > 0 {
+		if err := s.openPartners(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	want := make(map[string]bool, len(names))
 	for _, n := range names {
 		want[n] = true
-		if s.companies[n] != nil {
+		if s.companies[n] != nil || s.partners == nil {
 			continue
 		}
 		c, err := s.openCompany(n)
@@ -199,27 +257,50 @@ func (s *Spool) SetCompanies(names []string) error {
 		s.companies[n] = c
 		s.order = append(s.order, c)
 		s.opened = append(s.opened, c)
-		changed = true
 	}
-	for i := 0; i < len(s.order); {
-		c := s.order[i]
-		if want[c.name] {
-			i++
-			continue
-		}
-		s.order = append(s.order[:i], s.order[i+1:]...)
-		delete(s.companies, c.name)
-		// Items of it may be out: its handles stay open until Close.
-		s.gone = append(s.gone, c)
-		changed = true
+	s.opened = append(s.opened, s.failed...)
+	s.failed = nil
+	if len(want) < len(s.order) {
+		s.dismiss(want)
 	}
-	if changed {
-		// Otherwise whose turn it is must stay: it would always be the first one's.
-		s.turn, s.ended = 0, 0
-	}
+	s.enlistAll()
 	s.ready = append(s.ready, s.waiting...)
 	s.waiting = nil
 	return errors.Join(errs...)
+}
+
+// openPartners opens spool/, anew each time: it may have been replaced.
+func (s *Spool) openPartners() error {
+	d, err := s.root.Sub("spool")
+	if err != nil {
+		return fmt.Errorf("opening the directories of the companies: %w", err)
+	}
+	if s.partners != nil {
+		s.partners.Close()
+	}
+	s.partners = d
+	return nil
+}
+
+// dismiss lets go of companies that are not wanted. Items of them may be out: their
+// handles stay open until the last one is released.
+func (s *Spool) dismiss(want map[string]bool) {
+	away := func(c *company) bool { return !want[c.name] }
+	for _, c := range s.order {
+		if away(c) {
+			delete(s.companies, c.name)
+			c.gone, c.listed = true, false
+			if c.pins == 0 {
+				s.shut(c)
+			}
+		}
+	}
+	s.order = slices.DeleteFunc(s.order, away)
+	s.compact()
+	s.turns = slices.DeleteFunc(s.turns, away)
+	s.live = len(s.turns)
+	s.opened = slices.DeleteFunc(s.opened, away)
+	s.turn, s.ended, s.found = 0, 0, false
 }
 
 // Hint says that something happened to a name of an inbox, so that Next looks
@@ -232,39 +313,54 @@ func (s *Spool) Hint(company, name string) {
 		s.hints = append(s.hints, h)
 		s.hinted[h] = true
 	}
+	if c := s.companies[company]; c != nil {
+		s.enlistLocked(c)
+	}
 }
 
 // portion is how many entries of one inbox are looked at before the next company
 // has its turn.
 const portion = 256
 
+// maxTurns is how many companies have their turn while something that was found
+// waits to be returned.
+const maxTurns = 64
+
 // Next returns items that are ready to be looked at, at most max and a few more,
 // or none when every inbox has been walked through and nothing was found. Files
 // that wait for their signature are passed over.
+//
+// An inbox in which a walk has found nothing at all is left alone until something is
+// hinted at there or SetCompanies is called, and is not walked through then either
+// if its times say that nothing has come.
 func (s *Spool) Next(max int) ([]*Item, error) {
 	s.mu.Lock()
 	items := s.ready
 	s.ready = nil
 	s.mu.Unlock()
-	for {
-		h, ok := s.nextHint()
-		if !ok || len(items) >= max {
-			break
+	s.endWalksOfGone()
+	for turns := 0; ; turns++ {
+		for len(items) < max {
+			h, ok := s.nextHint()
+			if !ok {
+				break
+			}
+			c := s.company(h.company)
+			if c == nil {
+				continue
+			}
+			if it := s.look(c, h.name, nil); it != nil {
+				items = append(items, it)
+			}
 		}
-		c := s.company(h.company)
-		if c == nil {
-			continue
+		if len(items) >= max || len(items) > 0 && turns >= maxTurns {
+			return items, nil
 		}
-		if it := s.look(c, h.name, nil); it != nil {
-			items = append(items, it)
-		}
-	}
-	for len(items) < max {
 		c := s.nextTurn()
 		if c == nil {
 			return items, nil
 		}
-		part, end, err := c.next(s)
+		part, end, quiet, err := c.next(s)
 		if err != nil {
 			// One partner's broken directory must not stop the others.
 			s.cfg.Warn(c.name, "reading the inbox", err)
@@ -277,12 +373,11 @@ func (s *Spool) Next(max int) ([]*Item, error) {
 				items = append(items, it)
 			}
 		}
-		s.turnDone(end, len(items) > before)
+		s.turnDone(c, end, quiet, len(items) > before)
 		if len(items) > 0 && !end {
 			return items, nil
 		}
 	}
-	return items, nil
 }
 
 func (s *Spool) nextHint() (hint, bool) {
@@ -308,31 +403,43 @@ func (s *Spool) company(name string) *company {
 func (s *Spool) nextTurn() *company {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.order) == 0 {
-		return nil
-	}
-	if s.ended >= len(s.order) {
+	if s.ended >= s.live {
+		s.compact()
 		s.ended = 0
 		again := s.found
 		s.found = false
-		if !again {
+		if !again || s.live == 0 {
+			s.passing = false
 			return nil
 		}
 	}
-	return s.order[s.turn%len(s.order)]
+	s.passing = true
+	for {
+		s.turn %= len(s.turns)
+		if c := s.turns[s.turn]; c != nil {
+			return c
+		}
+		s.turn++
+	}
 }
 
-func (s *Spool) turnDone(end, found bool) {
+func (s *Spool) turnDone(c *company, end, quiet, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.found = s.found || found
-	if len(s.order) == 0 {
-		return
+	if s.turn >= len(s.turns) || s.turns[s.turn] != c {
+		return // the list has changed meanwhile
 	}
-	if end {
+	switch {
+	case end && quiet:
+		s.turns[s.turn], c.listed = nil, false
+		s.live--
+		s.turn++
+	case end:
 		s.ended++
 		s.turn++
-	} else if found {
+		s.found = s.found || c.round < s.round
+	case found:
 		s.turn++ // fairness: the next portion is another company's
 	}
 }
@@ -342,13 +449,25 @@ func (s *Spool) look(c *company, name string, tried map[string]bool) *Item {
 	if Unfinished(name) {
 		return nil
 	}
-	// A signature stands for the request that it belongs to.
-	target := name
-	if base, ok := sigOf(name); ok {
-		if _, typed := typeOf(DefaultTypes, base); typed {
-			target = base
+	if err := s.hold(c); err != nil {
+		s.cfg.Warn(c.name, "looking at a file in the inbox", err)
+		return nil
+	}
+	defer s.letGo(c)
+	if tried == nil {
+		// Without a walk nobody has looked whether these are still the partner's
+		// directories.
+		c.mu.RLock()
+		since := s.cfg.Now().Sub(c.looked)
+		c.mu.RUnlock()
+		if since < 0 || since >= again {
+			if err := c.refresh(); err != nil {
+				s.cfg.Warn(c.name, "looking at a file in the inbox", err)
+				return nil
+			}
 		}
 	}
+	target := c.target(name)
 	if tried != nil {
 		if tried[target] {
 			return nil
@@ -371,23 +490,30 @@ func (s *Spool) look(c *company, name string, tried map[string]bool) *Item {
 		return nil
 	}
 	if soon {
-		s.later(hint{c.name, target})
+		s.later(hint{c.name, name})
 	}
 	if it == nil {
 		return nil
 	}
-	it.key = key
 	s.mu.Lock()
-	s.busy[key] = false
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.send(it, key)
 	return it
 }
 
-func sigOf(name string) (string, bool) {
-	if len(name) > len(SigSuffix) && name[len(name)-len(SigSuffix):] == SigSuffix {
-		return name[:len(name)-len(SigSuffix)], true
-	}
-	return "", false
+// send notes that the item is out, which keeps its company's handles. s.mu is held.
+func (s *Spool) send(it *Item, key string) {
+	it.key, it.out = key, true
+	s.busy[key] = false
+	s.pin(it.co)
+}
+
+// out reports whether the item with this key is out.
+func (s *Spool) out(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, out := s.busy[key]
+	return out
 }
 
 // Return gives back an item for a later look: after the next Retry if soon is set,
@@ -444,12 +570,18 @@ func (s *Spool) Unsettled() bool {
 	return len(s.soon)+len(s.held)+len(s.ready) > 0
 }
 
-// release ends an item's time outside. If something came under its name
-// meanwhile, that is looked at next.
+// release ends an item's time outside, once. If something came under its name
+// meanwhile, that is looked at next. No lock of the company is held.
 func (s *Spool) release(it *Item) {
 	s.mu.Lock()
+	if !it.out {
+		s.mu.Unlock()
+		return
+	}
+	it.out = false
 	again := s.busy[it.key]
 	delete(s.busy, it.key)
+	s.unpin(it.co)
 	s.mu.Unlock()
 	if again {
 		s.Hint(it.Company, it.Name)
@@ -458,102 +590,154 @@ func (s *Spool) release(it *Item) {
 }
 
 // Claim moves the item from the inbox into work/. It reports changed when the
-// files are not, or are no longer, those that were read: the item's Data and Sig
-// have then been read again from work/ and everything that was concluded from
+// files are not, or are no longer, those that were read: the item's Data, Sig and
+// More have then been read again from work/ and everything that was concluded from
 // the old ones is void.
 //
 // An error that is fs.ErrNotExist says that the partner has taken the file back;
-// the item is released. If we crash between the two renames the pair is split
-// between inbox and work; Recover completes it.
+// the item is released. If we crash between the renames the request and its
+// signatures are split between inbox and work; Recover completes it.
 func (s *Spool) Claim(it *Item) (changed bool, err error) {
+	changed, gone, err := s.claim(it)
+	if gone {
+		s.release(it)
+	}
+	return changed, err
+}
+
+// claim does what Claim says, except that the item is still to be released if it is
+// gone.
+func (s *Spool) claim(it *Item) (changed, gone bool, err error) {
 	c := it.co
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	if err := c.makeWork(); err != nil {
+		return false, true, fmt.Errorf("claiming: %w", err)
+	}
 	if err := c.inbox.Move(it.Name, c.work, it.workName()); err != nil {
-		s.release(it)
-		return false, fmt.Errorf("claiming: %w", err)
+		return false, true, fmt.Errorf("claiming: %w", err)
 	}
 	it.Claimed = true
 	if it.noFile {
-		return false, nil
+		return false, false, nil
 	}
 	now, err := c.work.Stat(it.Name)
 	if err != nil {
-		return false, fmt.Errorf("claiming: %w", err)
+		return false, false, fmt.Errorf("claiming: %w", err)
 	}
 	same := now.Same(it.info) && now.Mode.Type() == it.info.Mode.Type()
-	if !it.noSig {
-		err := c.inbox.Move(it.Name+SigSuffix, c.work, it.Name+SigSuffix)
-		if errors.Is(err, fs.ErrExist) {
-			// A signature was left there when its request was put away.
-			if err = s.archive(c, it.Name+SigSuffix, "signature-"+it.Name+SigSuffix); err == nil {
-				err = c.inbox.Move(it.Name+SigSuffix, c.work, it.Name+SigSuffix)
-			}
-		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			same = false
-		case err != nil:
-			return false, fmt.Errorf("claiming the signature: %w", err)
-		default:
-			sigNow, err := c.work.Stat(it.Name + SigSuffix)
-			if err != nil {
-				return false, fmt.Errorf("claiming the signature: %w", err)
-			}
-			same = same && sigNow.Same(it.sigInfo)
+	sigs, sameSigs, err := s.claimSigs(it)
+	if errors.Is(err, fs.ErrPermission) {
+		// What stands for the signature is a directory that only its owner may
+		// move. Everything goes back: that is this partner's trouble alone.
+		it.sigs = sigs
+		if berr := s.unclaim(it); berr == nil {
+			return false, false, err
 		}
 	}
-	if same {
-		return false, nil
+	if err != nil {
+		return false, false, err
 	}
-	fresh, err := c.readIn(c.work, it.Name)
+	if same && sameSigs {
+		return false, false, nil
+	}
+	fresh, err := c.readIn(c.work, it.Name, labelsOf(sigs))
 	if err != nil && err != errChanging {
-		return true, fmt.Errorf("reading the claimed file: %w", err)
+		return true, false, fmt.Errorf("reading the claimed file: %w", err)
 	}
 	if fresh == nil {
 		// Somebody writes to it at this moment.
+		it.sigs = sigs
 		err := s.unclaim(it)
 		if err == nil {
-			err = fs.ErrNotExist
-		} else if errors.Is(err, fs.ErrExist) {
-			it.Data, it.Sig, err = nil, nil, nil
+			return true, true, fs.ErrNotExist
+		}
+		if errors.Is(err, fs.ErrExist) {
+			it.Data, it.Sig, it.More, err = nil, nil, nil, nil
 			it.Refusal = reason.New(reason.Unreadable, "drop a file when it is written, and another when that is answered",
 				"the file was being written to, and another came under its name")
 		}
-		return true, err
+		return true, false, err
 	}
-	it.Data, it.Sig, it.Refusal = fresh.Data, fresh.Sig, fresh.Refusal
-	it.info, it.sigInfo, it.noSig = fresh.info, fresh.sigInfo, fresh.noSig
-	return true, nil
+	it.Data, it.Sig, it.More, it.Refusal = fresh.Data, fresh.Sig, fresh.More, fresh.Refusal
+	it.info, it.sigs = fresh.info, fresh.sigs
+	return true, false, nil
+}
+
+// claimSigs moves the signatures of a claimed request after it: those that were
+// read, and those that have come since. It returns what it moved, and whether that
+// is what was read.
+func (s *Spool) claimSigs(it *Item) (moved []sigFile, same bool, err error) {
+	c := it.co
+	list := labelsOf(it.sigs)
+	if _, typed := typeOf(DefaultTypes, it.Name); typed && s.cfg.Several(c.name) {
+		list = union(append(list, ""), c.labels.get(it.Name, maxMore+1))
+	}
+	for _, label := range list {
+		name := sigName(it.Name, label)
+		err := c.inbox.Move(name, c.work, name)
+		if errors.Is(err, fs.ErrExist) {
+			// A signature was left there when its request was put away.
+			if err = s.archive(c, name, "signature-"+name); err == nil {
+				err = c.inbox.Move(name, c.work, name)
+			}
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			c.labels.remove(it.Name, label)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		var info durable.Info
+		if err == nil {
+			info, err = c.work.Stat(name)
+		}
+		if err != nil {
+			return moved, false, fmt.Errorf("claiming the signature: %w", err)
+		}
+		moved = append(moved, sigFile{label, info})
+	}
+	return moved, slices.EqualFunc(moved, it.sigs, func(a, b sigFile) bool {
+		return a.label == b.label && a.info.Same(b.info)
+	}), nil
 }
 
 // Unclaim puts a claimed item back into the inbox, to be looked at again when it
 // changes or is due. It fails with fs.ErrExist where the partner has put another
-// file under that name by now; the signature, which may be that one's, has then
-// gone back if it could.
+// file under that name by now; the signatures, which may be that one's, have then
+// gone back if they could.
 func (s *Spool) Unclaim(it *Item) error {
 	it.co.mu.RLock()
-	defer it.co.mu.RUnlock()
-	return s.unclaim(it)
+	err := s.unclaim(it)
+	it.co.mu.RUnlock()
+	if err == nil {
+		s.release(it)
+	}
+	return err
 }
 
+// unclaim is Unclaim without the release.
 func (s *Spool) unclaim(it *Item) error {
 	c := it.co
-	// The request goes first: while it is back and its signature is not, a
-	// crash leaves a signature alone in work/, which Recover puts back.
+	// The request goes first: while it is back and a signature is not, a crash
+	// leaves a signature alone in work/, which Recover puts back.
 	if err := c.work.Move(it.workName(), c.inbox, it.Name); err != nil {
-		if errors.Is(err, fs.ErrExist) && !it.noSig && !it.noFile {
-			if c.work.Move(it.Name+SigSuffix, c.inbox, it.Name+SigSuffix) == nil {
-				it.noSig = true
+		if errors.Is(err, fs.ErrExist) && !it.noFile {
+			var left []sigFile
+			for _, f := range it.sigs {
+				if c.sigBack(it.Name, f.label) != nil {
+					left = append(left, f)
+				}
 			}
+			it.sigs = left
 		}
 		return fmt.Errorf("putting back: %w", err)
 	}
-	if !it.noSig && !it.noFile {
-		err := c.work.Move(it.Name+SigSuffix, c.inbox, it.Name+SigSuffix)
+	for _, f := range it.sigs {
+		err := c.sigBack(it.Name, f.label)
 		if errors.Is(err, fs.ErrExist) {
 			// The partner has brought a new signature meanwhile: that one counts.
-			err = c.work.Remove(it.Name + SigSuffix)
+			err = c.work.Remove(sigName(it.Name, f.label))
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("putting the signature back: %w", err)
@@ -561,8 +745,18 @@ func (s *Spool) unclaim(it *Item) error {
 	}
 	it.Claimed = false
 	c.remember(it, s.cfg.Now())
-	s.release(it)
+	c.stir()
 	return nil
+}
+
+// sigBack moves a signature from work/ to the inbox.
+func (c *company) sigBack(request, label string) error {
+	name := sigName(request, label)
+	err := c.work.Move(name, c.inbox, name)
+	if err == nil && label != "" {
+		c.labels.add(request, label)
+	}
+	return err
 }
 
 // Occupied reports whether something lies in the outbox under the name that the
@@ -581,6 +775,10 @@ func (s *Spool) Occupied(it *Item) (bool, error) {
 // Reason returns the reason that lies in rejected/ for a recovered item, nil if there
 // is none: the crash came after it was published and before the request was put away
 // beside it. match says whether a reason is the item's.
+//
+// Beside the reason for a file that was forgotten nothing ever lies, so a file of the
+// same name that comes later, and like it is not read, can be told the same after a
+// crash. Whether it is forgotten too must follow from a Peek at it, not from that.
 func (s *Spool) Reason(it *Item, match func(reason []byte) bool) ([]byte, error) {
 	c := it.co
 	c.mu.RLock()
@@ -620,18 +818,26 @@ func copyName(base string, i int) string {
 // Make writes the item's answer, or the reason why it was refused, where nobody
 // sees it. Nothing is durable yet.
 func (s *Spool) Make(it *Item, refused bool, product [][]byte) error {
-	c := it.co
-	s.mu.Lock()
-	s.number++
-	name := fmt.Sprintf("%d", s.number)
-	s.mu.Unlock()
 	it.product, it.refused = product, refused
-	f, err := s.made.Create(name, 0o640)
+	name, err := s.write(it.co, product)
 	if err != nil {
 		return fmt.Errorf("making the answer: %w", err)
 	}
 	it.made = name
-	for _, b := range product {
+	return nil
+}
+
+// write writes a file for a company's outbox into work/.made.
+func (s *Spool) write(c *company, parts [][]byte) (name string, err error) {
+	s.mu.Lock()
+	s.number++
+	name = fmt.Sprintf("%d", s.number)
+	s.mu.Unlock()
+	f, err := s.made.Create(name, 0o640)
+	if err != nil {
+		return "", err
+	}
+	for _, b := range parts {
 		if _, err = f.Write(b); err != nil {
 			break
 		}
@@ -642,7 +848,7 @@ func (s *Spool) Make(it *Item, refused bool, product [][]byte) error {
 	if err == nil && foreign {
 		if cerr := f.Chown(gid); errors.Is(cerr, fs.ErrPermission) {
 			// Of no use to stop for: the operator can still hand the answer over.
-			s.cfg.Warn(it.Company, "giving the answer to the group of the outbox; add the appliance's user to that group", cerr)
+			s.cfg.Warn(c.name, "giving the answer to the group of the outbox; add the appliance's user to that group", cerr)
 		} else {
 			err = cerr
 		}
@@ -651,22 +857,26 @@ func (s *Spool) Make(it *Item, refused bool, product [][]byte) error {
 		err = cerr
 	}
 	if err != nil {
-		s.Unmake(it)
-		return fmt.Errorf("making the answer: %w", err)
+		s.unwrite(c, name)
+		return "", err
 	}
-	return nil
+	return name, nil
+}
+
+// unwrite removes a file from work/.made, if it is still there.
+func (s *Spool) unwrite(c *company, name string) {
+	if err := s.made.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// Open removes it at the next start.
+		s.cfg.Warn(c.name, "removing an answer that was not published", err)
+	}
 }
 
 // Unmake removes what Make made, if it is still there.
 func (s *Spool) Unmake(it *Item) {
-	if it.made == "" {
-		return
+	if it.made != "" {
+		s.unwrite(it.co, it.made)
+		it.made = ""
 	}
-	if err := s.made.Remove(it.made); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		// Open removes it at the next start.
-		s.cfg.Warn(it.Company, "removing an answer that was not published", err)
-	}
-	it.made = ""
 }
 
 // Publish gives the answer its name in the outbox, or the reason its name in
@@ -674,11 +884,21 @@ func (s *Spool) Unmake(it *Item) {
 // was done before, and it is content; if by others, it is ErrTaken, and a
 // refused item takes the next free name instead.
 //
+// What Status has told of the item is taken away then.
+//
 // Crash: the answer is visible or not; the request is still in work/.
 func (s *Spool) Publish(it *Item) error {
+	it.co.mu.RLock()
+	defer it.co.mu.RUnlock()
+	err := s.publish(it)
+	if err == nil && (it.told || s.cfg.Several(it.Company)) {
+		s.unstatus(it)
+	}
+	return err
+}
+
+func (s *Spool) publish(it *Item) error {
 	c := it.co
-	c.mu.RLock()
-	defer c.mu.RUnlock()
 	if !it.refused {
 		same, err := s.place(it, c.outbox, AnswerName(it.Name))
 		if err == nil && !same {
@@ -799,30 +1019,47 @@ func equal(d durable.Dir, name string, parts [][]byte) (bool, error) {
 
 // Retire moves a request whose answer is published and durable out of work/: to
 // the archive, under the first 16 hexadecimal digits of its digest (tag), or to
-// rejected/. The item is done with.
+// rejected/. A request that is to be forgotten is erased instead. The item is done
+// with.
 //
-// Crash: the request is gone from work/, or its signature is left alone there,
-// which Recover sends after it, or nothing happened and the item is answered once
-// more with the same bytes. No sync is needed for any of these.
+// Crash: the request is gone from work/, or signatures of it are left there, which
+// Recover sends after it, or nothing happened and the item is answered once more
+// with the same bytes. No sync is needed for any of these.
 func (s *Spool) Retire(it *Item, tag string) error {
+	err := s.retire(it, tag)
+	s.release(it)
+	return err
+}
+
+func (s *Spool) retire(it *Item, tag string) error {
 	c := it.co
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	defer s.release(it)
-	it.product, it.Data, it.Sig = nil, nil, nil
+	if it.forget {
+		clear(it.Data)
+	}
+	it.product, it.Data, it.Sig, it.More = nil, nil, nil, nil
 	away := func(name, suffix string) error {
 		if it.refused {
 			return s.putAway(c.work, name, c.rejected, it.base+suffix)
 		}
 		return s.archive(c, name, tag+"-"+it.Name+suffix)
 	}
-	if err := away(it.workName(), ""); err != nil {
+	var err error
+	if it.forget {
+		err = s.forget(it, away)
+	} else {
+		err = away(it.workName(), "")
+	}
+	if err != nil {
 		return err
 	}
-	if it.noSig || it.noFile {
-		return nil
+	for _, f := range it.sigs {
+		if err := away(sigName(it.Name, f.label), sigEnding(f.label)); err != nil {
+			return err
+		}
 	}
-	return away(it.Name+SigSuffix, SigSuffix)
+	return nil
 }
 
 // archive moves a file from work/ to the company's archive.
@@ -861,13 +1098,32 @@ func (s *Spool) putAway(from durable.Dir, name string, to durable.Dir, toName st
 	return nil
 }
 
-// Close lets go of all directories.
+// Close lets go of all directories, also of those whose items are out.
 func (s *Spool) Close() error {
-	if err := s.SetCompanies(nil); err != nil {
-		return err
+	err := s.SetCompanies(nil)
+	s.endWalksOfGone()
+	s.mu.Lock()
+	var open []*company
+	for e := s.open.Front(); e != nil; e = e.Next() {
+		open = append(open, e.Value.(*company))
 	}
-	for _, c := range s.gone {
-		c.stop()
+	partners := s.partners
+	s.partners = nil
+	s.mu.Unlock()
+	for _, c := range open {
+		c.close()
 	}
-	return s.made.Close()
+	if partners != nil {
+		err = errors.Join(err, partners.Close())
+	}
+	return errors.Join(err, s.made.Close(), s.work.Close())
+}
+
+// Quiet is for how long none of the item's files has changed.
+func (it *Item) Quiet(now time.Time) time.Duration {
+	last := it.info.CTime
+	for _, s := range it.sigs {
+		last = max(last, s.info.CTime)
+	}
+	return time.Duration(now.UnixNano() - last)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	pathpkg "path"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +24,9 @@ type bench struct {
 	vol *modelfs.Volume
 	s   *spool.Spool
 	now time.Time
+
+	several bool // in all companies
+	warned  []string
 }
 
 func newBench(t *testing.T, companies ...string) *bench {
@@ -44,7 +48,11 @@ func (b *bench) open(companies ...string) {
 	b.ok(err)
 	b.s, err = spool.Open(b.vol, root, spool.Config{
 		Still: time.Minute, SigWait: time.Hour, Now: func() time.Time { return b.now },
-		Warn: func(company, what string, err error) { b.Logf("%s: %s: %v", company, what, err) },
+		Several: func(string) bool { return b.several },
+		Warn: func(company, what string, err error) {
+			b.Logf("%s: %s: %v", company, what, err)
+			b.warned = append(b.warned, what)
+		},
 	})
 	b.ok(err)
 	b.ok(b.s.SetCompanies(companies))
@@ -57,7 +65,13 @@ func (b *bench) ok(err error) {
 	}
 }
 
-func (b *bench) put(path, data string) { b.vol.WriteFile(path, []byte(data)) }
+// put writes a file, making work/<company> where it lies there.
+func (b *bench) put(path, data string) {
+	if dir := pathpkg.Dir(path); strings.HasPrefix(dir, "work/") {
+		b.vol.MkdirAll(dir, 0o700)
+	}
+	b.vol.WriteFile(path, []byte(data))
+}
 
 // next returns the names of the items that are ready, and the items.
 func (b *bench) next() ([]string, []*spool.Item) {

@@ -199,6 +199,22 @@ type Answer struct {
 	Message    string   `json:"message"`
 	Hint       string   `json:"hint"`
 	Retry      bool     `json:"retry"`
+
+	Company    string         `json:"company"`
+	Title      string         `json:"title"`
+	Status     string         `json:"status"`
+	NotAfter   string         `json:"not_after"`
+	Wallets    []WalletEntry  `json:"wallets"`
+	Companies  []CompanyEntry `json:"companies"`
+	Next       string         `json:"next"`
+	Key        string         `json:"key"`
+	Format     string         `json:"format"`
+	Ciphertext string         `json:"ciphertext"`
+	Text       string         `json:"text"`
+	Bytes      string         `json:"bytes"`     // base64
+	Encrypted  string         `json:"encrypted"` // age, armoured
+	Threshold  int            `json:"threshold"`
+	Admins     []string       `json:"admins"` // fingerprints
 }
 
 // Submit is what the ledger's node takes.

@@ -207,3 +207,11 @@ func cutField(s string) (field, rest string) {
 	}
 	return s[:i], strings.TrimLeft(s[i:], " \t")
 }
+
+// RSABits returns the size of an RSA key in bits, 0 for another kind of key.
+func RSABits(key ssh.PublicKey) int {
+	if k, ok := cryptoKey(key).(*rsa.PublicKey); ok {
+		return k.N.BitLen()
+	}
+	return 0
+}

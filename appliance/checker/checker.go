@@ -5,7 +5,8 @@
 // What it holds the volume to:
 //
 //   - No request is lost: each that was dropped lies, unchanged, in the inbox, in
-//     work/, in the archive or in rejected/.
+//     work/, in the archive or in rejected/, but for one that was refused because it
+//     held a secret in the clear: that lies nowhere any more.
 //   - No request is answered in two ways: one verdict on record for its bytes, and
 //     every answer that is visible says what the record says, byte for byte.
 //   - Nothing is visible that is not on record, and every signature that is visible
@@ -25,6 +26,8 @@ import (
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/journal"
+	"signdrop/appliance/reason"
+	"signdrop/appliance/setup"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -76,6 +79,7 @@ const (
 	inRejected = "rejected"
 	answered   = "answered"
 	refused    = "refused"
+	forgotten  = "forgotten" // refused as a secret in the clear
 )
 
 func (c *check) put(company, state, name string, digest [32]byte) {
@@ -208,6 +212,9 @@ func (c *check) files(company, state string, path ...string) {
 // outbox checks every visible answer.
 func (c *check) outbox(company string) {
 	c.each(func(name string, data []byte) {
+		if name == setup.NoticeFile || strings.HasSuffix(name, spool.StatusSuffix) {
+			return // a courtesy, of which nothing is promised
+		}
 		where := company + "/outbox/" + name
 		if !c.result[sha256.Sum256(data)] {
 			c.fault("%s is visible and not on record", where)
@@ -260,11 +267,15 @@ func (c *check) rejected(company string) {
 		if a.Code == "" || a.Message == "" {
 			c.fault("%s gives no reason", where)
 		}
+		state := refused
+		if a.Code == string(reason.SecretInTheClear) {
+			state = forgotten
+		}
 		digest, err := hex.DecodeString(a.Request)
 		if err == nil && len(digest) == 32 {
-			c.put(company, refused, a.Name, [32]byte(digest))
+			c.put(company, state, a.Name, [32]byte(digest))
 		} else {
-			c.put(company, refused, a.Name, [32]byte{})
+			c.put(company, state, a.Name, [32]byte{})
 		}
 		if c.result[sha256.Sum256(data)] {
 			return
@@ -315,8 +326,14 @@ func (c *check) drop(d Drop, atRest bool) {
 	inbox, work, done := is(inInbox, d.Name), is(inWork, d.Name), is(inArchive, d.Name)
 	// In rejected/ it may have any name, but a reason beside it tells its own. The
 	// reason for a file that was not read does not know its bytes.
-	back := is(inRejected, "") && (is(refused, d.Name) || c.at[place{requestKey{d.Company, [32]byte{}}, refused, d.Name}])
-	if !inbox && !work && !done && !back {
+	told := func(state string) bool {
+		return is(state, d.Name) || c.at[place{requestKey{d.Company, [32]byte{}}, state, d.Name}]
+	}
+	secret := told(forgotten) && !told(refused)
+	back := is(inRejected, "") && told(refused) || secret && !work
+	// An encrypted request may hold a secret, and is then wiped once it is answered.
+	wiped := is(answered, spool.AnswerName(d.Name)) && strings.HasSuffix(d.Name, ".age")
+	if !inbox && !work && !done && !back && !wiped {
 		c.fault("%s is lost: it is in neither inbox, work, archive nor rejected", what)
 	}
 	has := is(answered, spool.AnswerName(d.Name))
@@ -326,6 +343,9 @@ func (c *check) drop(d Drop, atRest bool) {
 		if count {
 			*in++
 		}
+	}
+	if secret && (done || is(inRejected, "")) {
+		c.fault("%s holds a secret, was to be forgotten, and is kept (archive %t)", what, done)
 	}
 	if done && !has {
 		c.fault("%s is archived, and no answer to it is in the outbox", what)

@@ -61,11 +61,7 @@ func (u *upload) resume(finished, part *durable.Info) error {
 			return err
 		}
 	}
-	d, ok := u.inbox.(durable.Resumer)
-	if !ok {
-		return errNotDone
-	}
-	f, err := d.OpenWrite(hidden + u.name)
+	f, err := u.inbox.OpenWrite(hidden + u.name)
 	if err != nil {
 		return err
 	}
@@ -177,8 +173,8 @@ func (u *upload) keep() {
 	err := error(nil)
 	if info, serr := u.file.Stat(); serr != nil || info.Size != whole {
 		err = errors.New("it cannot be cut")
-		if t, ok := u.file.(durable.Truncater); ok {
-			err = t.Truncate(whole)
+		if c, ok := u.file.(durable.Cutter); ok {
+			err = c.Cut(whole)
 		}
 	}
 	if err == nil && whole > 0 {

@@ -66,6 +66,26 @@ func BenchmarkWrite(b *testing.B) {
 	b.ReportMetric(float64(verify(b, e).Bytes)/1e6/b.Elapsed().Seconds(), "MB/s")
 }
 
+// BenchmarkWriteWallets is BenchmarkWrite with a hundred thousand wallets in turn, more
+// than are kept in memory: each count is read from the journal.
+func BenchmarkWriteWallets(b *testing.B) {
+	e := newDisk(b)
+	e.o.Serial = false
+	j, _ := e.open()
+	g := newEvents(groupSize)
+	for n := 0; n < b.N; n += groupSize {
+		es := g.next()
+		for i, ev := range es {
+			ev.Wallet = fmt.Sprintf("W_%030d", (n+i)%100_000)
+		}
+		if err := j.Write(es); err != nil {
+			b.Fatal(err)
+		}
+		j.Synced()
+	}
+	closeJournal(b, j)
+}
+
 // filled is a journal with n events, made once for all turns of a benchmark.
 func filled(b *testing.B, n int) *env {
 	b.Helper()

@@ -24,7 +24,7 @@ type damaged struct {
 }
 
 func small(i int) *journal.Event {
-	return &journal.Event{Kind: "signed", Company: "a", Request: digest("small", i), Ledger: "m", Nonce: fmt.Sprint(i), Text: digest(i)}
+	return &journal.Event{Kind: "signed", Company: "a", Request: digest("small", i), Wallet: "w", Ledger: "m", Nonce: fmt.Sprint(i), Text: digest(i), Signature: "s"}
 }
 
 func smallBatch(i int) []*journal.Event {
@@ -121,6 +121,15 @@ func (d *damaged) outcome(t *testing.T, what string, files map[string]string) (a
 		accepted--
 	} else {
 		accepted = len(d.events)
+	}
+	var signed uint64
+	for _, ev := range d.events[:accepted] {
+		if ev.Signature != "" {
+			signed++
+		}
+	}
+	if n, _, err := j.Uses("a", "w"); err != nil || n != signed {
+		t.Errorf("%s: %d signatures are counted, %v; want %d", what, n, err, signed)
 	}
 	if accepted < len(d.events) && r.Void == nil && len(rep.Void) < 2 {
 		// Cut exactly at the end of a unit: nothing is left to note.

@@ -30,6 +30,7 @@ type wire struct {
 	Text      string        `json:"text"`
 	Algorithm string        `json:"algorithm"`
 	Signature string        `json:"signature"`
+	Uses      uint64        `json:"uses"`
 	Result    string        `json:"result"`
 	Code      string        `json:"code"`
 	Final     bool          `json:"final"`
@@ -80,7 +81,10 @@ func (w *wire) event() (*Event, error) {
 	if w.Line < 0 {
 		return nil, errors.New("line is negative")
 	}
-	e := &Event{Kind: w.Event, Seq: w.Seq, Line: w.Line, Final: w.Final}
+	if (w.Signature == "") != (w.Uses == 0) {
+		return nil, errors.New("of signature and uses one is there without the other")
+	}
+	e := &Event{Kind: w.Event, Seq: w.Seq, Line: w.Line, Uses: w.Uses, Final: w.Final}
 	var err error
 	if e.Time, err = time.Parse(timeForm, w.Time); err != nil {
 		return nil, errors.New("time is not of its form")

@@ -42,6 +42,11 @@
 // Lines of kind "line" belong to the first line after them that is of another kind,
 // their verdict.
 //
+// A line with a signature counts those of its wallet: "uses":1, 2, 3, … without a gap,
+// across files and starts. The numbers of a group that is abandoned or torn are given
+// again, as it does not count. The index finds the newest signature of a wallet, whose
+// line has the number.
+//
 // # Head
 //
 // Each Write also notes in the head what was durable before it, and the size and hash

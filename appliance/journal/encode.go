@@ -11,11 +11,11 @@ import (
 // empty ones left out:
 //
 //	seq time event company name line request by key type wallet ledger operation
-//	nonce text algorithm signature result code final detail previous prev
+//	nonce text algorithm signature uses result code final detail previous prev
 //
 // There is one way to write an event, and what is written otherwise is not a line
 // of a journal. Digests are lower-case hexadecimal. The time is UTC with six
-// decimals. final is true or left out.
+// decimals. final is true or left out. uses stands where signature stands, and is not 0.
 //
 // Text may hold any bytes, since a file name may. In it a byte that is not part of
 // UTF-8, a control character (U+0000 to U+001F, U+007F to U+009F) and "%" itself
@@ -48,6 +48,10 @@ func appendEvent(b []byte, e *Event) []byte {
 	b = appendDigest(b, `,"text":"`, &e.Text)
 	b = appendText(b, `,"algorithm":"`, e.Algorithm)
 	b = appendText(b, `,"signature":"`, e.Signature)
+	if e.Uses != 0 {
+		b = append(b, `,"uses":`...)
+		b = strconv.AppendUint(b, e.Uses, 10)
+	}
 	b = appendDigest(b, `,"result":"`, &e.Result)
 	b = appendText(b, `,"code":"`, e.Code)
 	if e.Final {

@@ -40,6 +40,7 @@ type Event struct {
 	Text      [32]byte // SHA-256 of the text that was signed
 	Algorithm string
 	Signature string   // base64
+	Uses      uint64   // how many signatures of the wallet there are, with this one; set by the journal
 	Result    [32]byte // SHA-256 of the answer file
 
 	Code   string // why it was refused

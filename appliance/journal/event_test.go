@@ -22,13 +22,14 @@ func encode(t testing.TB, ev *journal.Event) string {
 
 func TestLineForm(t *testing.T) {
 	ev := signed("acme", 7)
+	ev.Uses = 99 // not the caller's
 	ev.Name, ev.Final, ev.Line, ev.Code = "a\"b\\c%\xff\n\u0085é\u2028.json", true, 3, "nonce-used"
 	line := encode(t, ev)
 	want := `{"seq":2,"time":"` + ev.Time.Format("2006-01-02T15:04:05.000000Z") + `","event":"signed","company":"acme",` +
 		`"name":"a\"b\\c%25%FF%0A%C2%85é` + "\u2028" + `.json","line":3,` +
 		fmt.Sprintf(`"request":"%x","by":"batch@acme","key":"%s","type":"sign","wallet":"%s",`, ev.Request, ev.Key, ev.Wallet) +
 		fmt.Sprintf(`"ledger":"metacoin","operation":"transfer","nonce":"nonce-7","text":"%x",`, ev.Text) +
-		fmt.Sprintf(`"algorithm":"ecdsa-p384-sha384","signature":"%s","result":"%x","code":"nonce-used",`, ev.Signature, ev.Result) +
+		fmt.Sprintf(`"algorithm":"ecdsa-p384-sha384","signature":"%s","uses":1,"result":"%x","code":"nonce-used",`, ev.Signature, ev.Result) +
 		fmt.Sprintf(`"final":true,"detail":"%s","prev":"%x"}`, ev.Detail, ev.Prev)
 	if line != want {
 		t.Errorf("got  %s\nwant %s", line, want)
@@ -114,6 +115,9 @@ func TestParseLineRefuses(t *testing.T) {
 		}
 		return strings.Replace(good, old, new, 1)
 	}
+	if e, err := journal.ParseLine([]byte(swap(`"line":2`, `"line":2,"signature":"s","uses":18446744073709551615`))); err != nil || e.Uses != 1<<64-1 {
+		t.Fatal(e, err)
+	}
 	one := strings.Replace(zeros, "0", "a", 1)
 	for name, line := range map[string]string{
 		"empty":               "",
@@ -130,6 +134,15 @@ func TestParseLineRefuses(t *testing.T) {
 		"empty text":          swap(`"a%25b"`, `""`),
 		"zero line":           swap(`"line":2`, `"line":0`),
 		"negative line":       swap(`"line":2`, `"line":-2`),
+		"signature, no uses":  swap(`"line":2`, `"line":2,"signature":"s"`),
+		"uses, no signature":  swap(`"line":2`, `"line":2,"uses":1`),
+		"uses 0":              swap(`"line":2`, `"line":2,"signature":"s","uses":0`),
+		"uses 0 alone":        swap(`"line":2`, `"line":2,"uses":0`),
+		"uses before":         swap(`"line":2`, `"line":2,"uses":1,"signature":"s"`),
+		"uses negative":       swap(`"line":2`, `"line":2,"signature":"s","uses":-1`),
+		"uses with zero":      swap(`"line":2`, `"line":2,"signature":"s","uses":01`),
+		"uses as a text":      swap(`"line":2`, `"line":2,"signature":"s","uses":"1"`),
+		"uses too large":      swap(`"line":2`, `"line":2,"signature":"s","uses":18446744073709551616`),
 		"number with zero":    swap(`"line":2`, `"line":2.0`),
 		"exponent":            swap(`"line":2`, `"line":2e0`),
 		"no seq":              swap(`"seq":1,`, ``),
@@ -215,11 +228,12 @@ func FuzzParseLine(f *testing.F) {
 			Event   string
 			Request string
 			Line    int
+			Uses    uint64
 		}
 		if err := json.Unmarshal(line, &other); err != nil {
 			t.Fatalf("encoding/json does not read it: %v", err)
 		}
-		if other.Seq != e.Seq || other.Event != e.Kind || other.Line != e.Line ||
+		if other.Seq != e.Seq || other.Event != e.Kind || other.Line != e.Line || other.Uses != e.Uses ||
 			other.Request != "" && other.Request != fmt.Sprintf("%x", e.Request) {
 			t.Fatalf("encoding/json reads %+v, we %+v", other, e)
 		}

@@ -116,6 +116,9 @@ func (s *story) check(e *env) error {
 			return fmt.Errorf("%d events of a group of %d", n, len(g))
 		}
 	}
+	if err := sameUses(e, j); err != nil {
+		return err
+	}
 	more := s.group()
 	if err := j.Write(more); err != nil {
 		return err
@@ -128,6 +131,9 @@ func (s *story) check(e *env) error {
 		if got, err := find(ev); err != nil || got == nil {
 			return fmt.Errorf("new event: %v, %v", got, err)
 		}
+	}
+	if err := sameUses(e, j); err != nil {
+		return err
 	}
 	if err := j.Close(&journal.Event{}); err != nil {
 		return err
@@ -152,6 +158,26 @@ func (s *story) check(e *env) error {
 	}
 	_, err = journal.Verify(e.dir, nil)
 	return err
+}
+
+// sameUses holds what the index says of each wallet against all lines.
+func sameUses(e *env, j *journal.Journal) error {
+	type wallet struct{ company, id string }
+	newest := map[wallet]*journal.Event{}
+	if err := journal.Each(e.dir, func(_ journal.Place, ev *journal.Event) error {
+		if ev.Signature != "" {
+			newest[wallet{ev.Company, ev.Wallet}] = ev
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for w, ev := range newest {
+		if n, at, err := j.Uses(w.company, w.id); err != nil || n != ev.Uses || !at.Equal(ev.Time) {
+			return fmt.Errorf("wallet %s: %d signatures, the newest of %v, %v; its newest line is %+v", w.id, n, at, err, ev)
+		}
+	}
+	return nil
 }
 
 func (e *env) clearReports() { e.reports = nil }

@@ -182,8 +182,19 @@ func lookup(t testing.TB, j *journal.Journal, e *journal.Event) *journal.Event {
 // same compares what the caller has set.
 func same(a, b *journal.Event) bool {
 	x, y := *a, *b
-	x.Seq, x.Time, x.Prev, y.Seq, y.Time, y.Prev = 0, time.Time{}, [32]byte{}, 0, time.Time{}, [32]byte{}
+	for _, e := range []*journal.Event{&x, &y} {
+		e.Seq, e.Time, e.Uses, e.Prev = 0, time.Time{}, 0, [32]byte{}
+	}
 	return x == y
+}
+
+// uses checks how many signatures of a wallet the journal counts, and the time of the
+// newest.
+func uses(t testing.TB, j *journal.Journal, company, wallet string, want uint64, newest time.Time) {
+	t.Helper()
+	if n, at, err := j.Uses(company, wallet); err != nil || n != want || !at.Equal(newest) {
+		t.Errorf("wallet %s of %s has %d signatures, the newest of %v, %v; want %d, %v", wallet, company, n, at, err, want, newest)
+	}
 }
 
 func verify(t testing.TB, e *env) *journal.Report {

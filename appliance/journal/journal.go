@@ -73,6 +73,7 @@ type Journal struct {
 	synced  tip // what counts
 	tip     tip // with the group that is not synced yet
 	pending []memory.Entry
+	counts  counts
 	buf     []byte
 	failed  error // Write or sync failed: only Abandon helps
 	dead    error // nothing helps
@@ -182,13 +183,14 @@ func checkYear(t time.Time) error {
 	return nil
 }
 
-// Write appends a group of events and sets their Seq, Time and Prev. It begins a new
+// Write appends a group of events and sets their Seq, Time, Uses and Prev. It begins a new
 // file first where the present one is large enough. What it writes counts when the
 // caller has synced the volume and calls Synced. After an error, and after a sync
 // that failed, the caller must call Abandon.
 //
 // The lines of a batch and their verdict must be in one group. Memory: 24 bytes for
-// each index entry of the group, whatever its lines are.
+// each index entry of the group, whatever its lines are, and 200 for each wallet that
+// it uses.
 func (j *Journal) Write(events []*Event) error {
 	switch {
 	case j.dead != nil:
@@ -256,9 +258,13 @@ func (j *Journal) append(events []*Event) error {
 	b := j.buf[:0]
 	for _, e := range events {
 		e.Seq, e.Time, e.Prev = j.tip.seq+1, now, j.tip.hash
+		at := place(j.tip.file, j.tip.size)
+		if err := j.number(e, at); err != nil {
+			return err
+		}
 		start := len(b)
 		b = appendEvent(b, e)
-		j.pending = appendEntries(j.pending, e, place(j.tip.file, j.tip.size))
+		j.pending = appendEntries(j.pending, e, at)
 		j.tip.hash = sha256.Sum256(b[start:])
 		b = append(b, '\n')
 		j.tip.size += int64(len(b) - start)
@@ -270,6 +276,7 @@ func (j *Journal) append(events []*Event) error {
 			b = b[:0]
 		}
 	}
+	j.pending = j.counts.appendEntries(j.pending)
 	if _, err := j.file.Write(b); err != nil {
 		return err
 	}
@@ -290,6 +297,7 @@ func (j *Journal) Synced() {
 	}
 	j.index.Add(j.pending, memory.Mark{At: place(j.tip.file, j.tip.size), Hash: j.tip.hash}, j.tip.size-j.synced.size)
 	j.synced = j.tip
+	j.counts.keep()
 	j.forget()
 }
 
@@ -328,6 +336,7 @@ func (j *Journal) abandon() error {
 	}
 	j.closeFiles()
 	j.forget()
+	j.counts.forget()
 	j.tip = j.synced
 	return j.begin(&Event{Kind: kindContinue, Detail: "what was written after the last sync is void"}, info.Size-j.synced.size)
 }

@@ -442,6 +442,7 @@ func TestConcurrentLookups(t *testing.T) {
 	synced := 0
 	for g := range 4 {
 		done.Go(func() {
+			most := uint64(0)
 			for i := g; ; i = (i*31 + 7) % total {
 				mu.Lock()
 				n := synced
@@ -458,6 +459,12 @@ func TestConcurrentLookups(t *testing.T) {
 				if n, err := j.Nonce("acme", ev.Wallet, "metacoin", ev.Nonce); err != nil || got != nil && n == nil {
 					t.Errorf("nonce of event %d: %v, %v", i, n, err)
 					return
+				}
+				if used, _, err := j.Uses("acme", ev.Wallet); err != nil || used < uint64(n) || used < most {
+					t.Errorf("%d signatures are counted, %v, after %d; %d are synced", used, err, most, n)
+					return
+				} else {
+					most = used
 				}
 				j.Now()
 			}

@@ -22,6 +22,11 @@ func nonceKey(company, wallet, ledger, nonce string) memory.Key {
 	return newKey(true, "nonce", company, wallet, ledger, nonce)
 }
 
+// walletKey finds the newest signature of a wallet, whose line says how many there are.
+func walletKey(company, wallet string) memory.Key {
+	return newKey(true, "wallet", company, wallet)
+}
+
 func newKey(latest bool, fields ...string) memory.Key {
 	b := make([]byte, 0, 256)
 	for _, f := range fields {
@@ -31,7 +36,8 @@ func newKey(latest bool, fields ...string) memory.Key {
 	return memory.NewKey(sha256.Sum256(b), latest)
 }
 
-// appendEntries appends the index entries of an event that stands at the place at.
+// appendEntries appends the index entries of an event that stands at the place at,
+// without the one of its wallet: of those a group needs the newest only.
 func appendEntries(es []memory.Entry, e *Event, at uint64) []memory.Entry {
 	if e.remembered() {
 		es = append(es, memory.Entry{Key: requestKey(e.Company, &e.Request), At: at})

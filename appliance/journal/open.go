@@ -45,6 +45,7 @@ func Open(vol durable.FS, dir, index durable.Dir, o Options) (*Journal, *Recover
 		return nil, nil, errMissing
 	}
 	j := &Journal{vol: vol, dir: dir, o: o, synced: s.tip, tip: s.tip}
+	j.counts.forget()
 	if !s.tip.time.IsZero() {
 		j.latest.Store(s.tip.time.UnixMicro())
 	}
@@ -75,7 +76,11 @@ func (j *Journal) replay(s *survey, r *Recovery) error {
 	from.file, from.size = placeOf(m.At)
 	var entries []memory.Entry
 	return s.walk(j.dir, from, func(e *Event, off int64, _ int, t tip) error {
-		entries = appendEntries(entries[:0], e, place(t.file, off))
+		at := place(t.file, off)
+		entries = appendEntries(entries[:0], e, at)
+		if e.Signature != "" {
+			entries = append(entries, memory.Entry{Key: walletKey(e.Company, e.Wallet), At: at})
+		}
 		j.index.Add(entries, memory.Mark{At: place(t.file, t.size), Hash: t.hash}, t.size-off)
 		r.Replayed++
 		return j.index.Room()
@@ -99,6 +104,9 @@ func (j *Journal) start(s *survey) error {
 	first.Kind = kindStart
 	if err := first.checkLength(); err != nil {
 		return err
+	}
+	if first.Signature != "" {
+		return errors.New("internal error: a start event holds a signature, which nobody would count")
 	}
 	var void int64
 	if len(s.files) > 0 {

@@ -38,9 +38,10 @@ type Place struct {
 }
 
 // Verify reads a journal, or a copy of one, from its first byte and checks
-// everything: each line's form, the chain, the numbering, what each file says about
-// the one before, and the head. progress, which may be nil, is told now and then how
-// many bytes are done. An error that is a *Fault says where the journal is wrong.
+// everything: each line's form, the chain, the numbering of the lines and of each
+// wallet's signatures, what each file says about the one before, and the head.
+// progress, which may be nil, is told now and then how many bytes are done. An error
+// that is a *Fault says where the journal is wrong.
 //
 // A copy that is taken while the appliance is at work must have the heads copied
 // before the files.
@@ -64,7 +65,7 @@ func Verify(dir durable.Dir, progress func(done, total int64)) (*Report, error) 
 		}
 	}
 	told := int64(0)
-	err = s.walk(dir, tip{}, func(e *Event, off int64, _ int, t tip) error {
+	err = s.walkAll(dir, func(e *Event, off int64, _ int, t tip) error {
 		if r.Lines == 0 {
 			r.First = e.Time
 		}
@@ -91,7 +92,7 @@ func Each(dir durable.Dir, do func(Place, *Event) error) error {
 	if err != nil {
 		return err
 	}
-	return s.walk(dir, tip{}, func(e *Event, off int64, line int, t tip) error {
+	return s.walkAll(dir, func(e *Event, off int64, line int, t tip) error {
 		return do(Place{nameOf(t.file, fileSuffix), line, off}, e)
 	})
 }

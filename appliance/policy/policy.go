@@ -32,6 +32,16 @@ type Policy struct {
 	// back texts with | under a curve that Metacoin accepts, since they could be
 	// transactions; "any" signs all, as walletKMS did; "none" signs none.
 	Data string `json:"data"`
+
+	// MaxAge is how far ahead a request's not_after may lie, as Go writes a
+	// duration ("24h"), and then a request must have one: what was signed once
+	// cannot be dropped for the first time a year later. Empty: any request.
+	MaxAge string `json:"max_age,omitempty"`
+
+	// Clear allows decrypt requests whose text comes back as it is.
+	Clear bool `json:"clear,omitzero"`
+
+	maxAge time.Duration
 }
 
 // Parse reads policy.json. Unknown fields are refused: a misspelt restriction
@@ -46,6 +56,12 @@ func Parse(data []byte) (*Policy, error) {
 	default:
 		return nil, fmt.Errorf("reading policy.json: data is %q: use safe, any or none", p.Data)
 	}
+	if p.MaxAge != "" {
+		var err error
+		if p.maxAge, err = time.ParseDuration(p.MaxAge); err != nil || p.maxAge <= 0 {
+			return nil, fmt.Errorf("reading policy.json: max_age is %q: write a duration such as 24h", p.MaxAge)
+		}
+	}
 	return p, nil
 }
 
@@ -56,6 +72,8 @@ type Wallet struct {
 	Curve   string // "P-256", "P-384", "P-521" or "secp256k1"
 	Address string // bound address, "" for none
 	Active  bool
+
+	NotAfter time.Time // from then on it does not sign; zero: never
 }
 
 // Scheme is how a text is signed.
@@ -114,8 +132,9 @@ var hashes = map[string]crypto.Hash{"sha256": crypto.SHA256, "sha384": crypto.SH
 var curveNames = map[string]string{"P-256": "p256", "P-384": "p384", "P-521": "p521", "secp256k1": "secp256k1"}
 
 // Fresh checks what depends on the time and the place: that the request has not
-// expired and is meant for this appliance.
-func Fresh(r *request.Request, appliance string, now time.Time) error {
+// expired, is not good for longer than the policy allows, and is meant for this
+// appliance.
+func (p *Policy) Fresh(r *request.Request, appliance string, now time.Time) error {
 	if r.Appliance != "" && r.Appliance != appliance {
 		return reason.New(reason.ApplianceMismatch, "send it there, or make it anew for this one",
 			"the request is meant for another appliance").At("appliance")
@@ -123,13 +142,24 @@ func Fresh(r *request.Request, appliance string, now time.Time) error {
 	if !r.NotAfter.IsZero() && now.After(r.NotAfter) {
 		return reason.New(reason.Expired, "make the request anew", "the request's time is over").At("not_after")
 	}
+	if p.maxAge == 0 {
+		return nil
+	}
+	if r.NotAfter.IsZero() {
+		return reason.New(reason.FieldMissing, "say until when the request is good, at most "+p.MaxAge+" from now",
+			"the company's policy wants it").At("not_after")
+	}
+	if r.NotAfter.Sub(now) > p.maxAge {
+		return reason.New(reason.PolicyForbids, "give a time at most "+p.MaxAge+" from now",
+			"the request is good for longer than the company's policy allows").At("not_after")
+	}
 	return nil
 }
 
 // Sign approves a sign request, or refuses it. owner is any value that tells this
 // request from others that are decided at the same time; the lines of one batch
-// share it.
-func (p *Policy) Sign(r *request.Request, w Wallet, once *Once, owner any) (*Approval, error) {
+// share it. now is the time of the decision.
+func (p *Policy) Sign(r *request.Request, w Wallet, once *Once, now time.Time, owner any) (*Approval, error) {
 	plan, err := NewPlan(r, w)
 	if err != nil {
 		return nil, err
@@ -137,6 +167,9 @@ func (p *Policy) Sign(r *request.Request, w Wallet, once *Once, owner any) (*App
 	a := &Approval{plan: plan}
 	if !w.Active {
 		return nil, reason.New(reason.WalletDisabled, "ask your administrators", "the wallet is disabled").At("wallet")
+	}
+	if !w.NotAfter.IsZero() && now.After(w.NotAfter) {
+		return nil, reason.New(reason.WalletDisabled, "use another wallet", "the wallet's time is over").At("wallet")
 	}
 	if r.Replace && !p.Replace {
 		return nil, reason.New(reason.PolicyForbids, `ask for "replace": true in the policy, or leave the field out`,

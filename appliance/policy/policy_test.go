@@ -36,6 +36,8 @@ func address(c string) string {
 	return fmt.Sprintf("MT%s%08x", body, crc32.ChecksumIEEE([]byte(body)))
 }
 
+var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
 func nonce(c string) string { return strings.Repeat(c, 40) }
 
 func transfer(t testing.TB, amount, nonce, more string) *request.Request {
@@ -99,7 +101,7 @@ func TestSign(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			a, err := c.policy.Sign(c.req, c.wallet, policy.NewOnce(past{}), t)
+			a, err := c.policy.Sign(c.req, c.wallet, policy.NewOnce(past{}), epoch, t)
 			if code(err) != c.want {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
@@ -114,7 +116,7 @@ func TestSign(t *testing.T) {
 func TestApprovalIsTakenOnce(t *testing.T) {
 	p := &policy.Policy{}
 	req := transfer(t, "1", nonce("n"), "")
-	a, err := p.Sign(req, wallet, policy.NewOnce(past{}), t)
+	a, err := p.Sign(req, wallet, policy.NewOnce(past{}), epoch, t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +128,7 @@ func TestApprovalIsTakenOnce(t *testing.T) {
 	if _, _, ok := a.Take(); ok {
 		t.Error("taken twice")
 	}
-	b, err := p.Sign(req, wallet, policy.NewOnce(past{}), t)
+	b, err := p.Sign(req, wallet, policy.NewOnce(past{}), epoch, t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,34 +149,34 @@ func TestOnce(t *testing.T) {
 	replaced := transfer(t, "2", n, `,"replace":true`)
 	once := policy.NewOnce(past{})
 
-	a, err := p.Sign(one, wallet, once, "first")
+	a, err := p.Sign(one, wallet, once, epoch, "first")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Sign(two, wallet, once, "second"); code(err) != reason.NonceBusy {
+	if _, err := p.Sign(two, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
 		t.Errorf("another text meanwhile: %v", err)
 	}
-	if _, err := p.Sign(two, wallet, once, "first"); code(err) != reason.NonceUsed {
+	if _, err := p.Sign(two, wallet, once, epoch, "first"); code(err) != reason.NonceUsed {
 		t.Errorf("another text in the same file: %v", err)
 	}
-	if _, err := p.Sign(replaced, wallet, once, "second"); code(err) != reason.NonceBusy {
+	if _, err := p.Sign(replaced, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
 		t.Errorf("a replacement meanwhile: %v", err)
 	}
-	same, err := p.Sign(one, wallet, once, "second")
+	same, err := p.Sign(one, wallet, once, epoch, "second")
 	if err != nil {
 		t.Errorf("the same text meanwhile: %v", err)
 	}
 	other := wallet
 	other.ID = "W_2"
-	if _, err := p.Sign(two, other, once, "second"); err != nil {
+	if _, err := p.Sign(two, other, once, epoch, "second"); err != nil {
 		t.Errorf("another wallet: %v", err)
 	}
 	a.Release()
-	if _, err := p.Sign(two, wallet, once, "second"); code(err) != reason.NonceBusy {
+	if _, err := p.Sign(two, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
 		t.Errorf("one of two holders has let go: %v", err)
 	}
 	same.Release()
-	b, err := p.Sign(two, wallet, once, "second")
+	b, err := p.Sign(two, wallet, once, epoch, "second")
 	if err != nil {
 		t.Errorf("after all have let go: %v", err)
 	}
@@ -184,14 +186,14 @@ func TestOnce(t *testing.T) {
 	sum := textSum(one)
 	recorded["acmeW_1metacoin"+n] = sum
 	once = policy.NewOnce(recorded)
-	if _, err := p.Sign(two, wallet, once, 1); code(err) != reason.NonceUsed {
+	if _, err := p.Sign(two, wallet, once, epoch, 1); code(err) != reason.NonceUsed {
 		t.Errorf("another text is on record: %v", err)
 	}
-	if _, err := p.Sign(one, wallet, once, 1); err != nil {
+	if _, err := p.Sign(one, wallet, once, epoch, 1); err != nil {
 		t.Errorf("the same text is on record: %v", err)
 	}
 	once = policy.NewOnce(recorded)
-	if _, err := p.Sign(replaced, wallet, once, 1); err != nil {
+	if _, err := p.Sign(replaced, wallet, once, epoch, 1); err != nil {
 		t.Errorf("a replacement: %v", err)
 	}
 }
@@ -211,7 +213,7 @@ func TestOnceRace(t *testing.T) {
 	var wg sync.WaitGroup
 	for i, r := range reqs {
 		wg.Go(func() {
-			if _, err := p.Sign(r, wallet, once, i); err == nil {
+			if _, err := p.Sign(r, wallet, once, epoch, i); err == nil {
 				mu.Lock()
 				got[r.Metacoin.Text()]++
 				mu.Unlock()
@@ -233,7 +235,7 @@ func TestFresh(t *testing.T) {
 		`{"type":"wallet.create","curve":"P-384","not_after":"2026-11-22T12:00:00Z"}`:   "",
 		`{"type":"wallet.create","curve":"P-384","not_after":"2026-11-22T11:59:59.9Z"}`: reason.Expired,
 	} {
-		if err := policy.Fresh(parse(t, in), "SD_1", now); code(err) != want {
+		if err := (&policy.Policy{}).Fresh(parse(t, in), "SD_1", now); code(err) != want {
 			t.Errorf("%s: %v, want %q", in, err, want)
 		}
 	}
@@ -260,4 +262,46 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("data is %q", p.Data)
 		}
 	})
+}
+
+// TestMaxAge: where the policy wants requests to be fresh, each says until when it is
+// good.
+func TestMaxAge(t *testing.T) {
+	p, err := policy.Parse([]byte(`{"max_age":"24h"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		ahead time.Duration // 0: no not_after
+		want  reason.Code
+	}{
+		{0, reason.FieldMissing}, {-time.Second, reason.Expired}, {time.Hour, ""}, {24 * time.Hour, ""},
+		{24*time.Hour + time.Second, reason.PolicyForbids},
+	} {
+		r := &request.Request{Type: request.WalletCreate}
+		if c.ahead != 0 {
+			r.NotAfter = epoch.Add(c.ahead)
+		}
+		if got := code(p.Fresh(r, "SD_1", epoch)); got != c.want {
+			t.Errorf("%v ahead: %q, want %q", c.ahead, got, c.want)
+		}
+	}
+	for _, bad := range []string{`{"max_age":"1d"}`, `{"max_age":"-1h"}`, `{"max_age":"0s"}`, `{"max_age":24}`} {
+		if _, err := policy.Parse([]byte(bad)); err == nil {
+			t.Errorf("%s: accepted", bad)
+		}
+	}
+}
+
+// TestWalletTime: a wallet signs until its time is over.
+func TestWalletTime(t *testing.T) {
+	w := policy.Wallet{Company: "acme", ID: "W_1", Curve: "P-384", Active: true, NotAfter: epoch}
+	r := &request.Request{Type: request.Sign, Wallet: "W_1", Data: &request.Data{Text: "x", Hash: "sha256", Scheme: "ecdsa"}}
+	p := &policy.Policy{}
+	if _, err := p.Sign(r, w, policy.NewOnce(past{}), epoch, t); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Sign(r, w, policy.NewOnce(past{}), epoch.Add(1), t); code(err) != reason.WalletDisabled {
+		t.Errorf("after its time: %v", err)
+	}
 }

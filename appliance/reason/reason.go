@@ -33,7 +33,9 @@ const (
 	SignatureAlgorithm Code = "signature-algorithm"
 	SignerUnknown      Code = "signer-unknown"
 	SignerNotValid     Code = "signer-not-valid"
+	ApprovalsMissing   Code = "approvals-missing"
 	CompanyDisabled    Code = "company-disabled"
+	AgeUnreadable      Code = "age-unreadable"
 	RequestMalformed   Code = "request-malformed"
 	FieldUnknown       Code = "field-unknown"
 	FieldMissing       Code = "field-missing"
@@ -45,6 +47,8 @@ const (
 	Expired            Code = "expired"
 	OperationUnknown   Code = "operation-unknown"
 	OperationDead      Code = "operation-dead"
+	CompanyUnknown     Code = "company-unknown"
+	CompanyExists      Code = "company-exists"
 	WalletUnknown      Code = "wallet-unknown"
 	WalletDisabled     Code = "wallet-disabled"
 	WalletBound        Code = "wallet-bound"
@@ -53,7 +57,12 @@ const (
 	NonceUsed          Code = "nonce-used"
 	NonceBusy          Code = "nonce-busy"
 	PolicyForbids      Code = "policy-forbids"
+	DataKeyUnknown     Code = "datakey-unknown"
+	PassphraseWrong    Code = "passphrase-wrong"
+	PassphraseWait     Code = "passphrase-wait"
+	CiphertextInvalid  Code = "ciphertext-invalid"
 	KeyUnusable        Code = "key-unusable"
+	OperatorNeeded     Code = "operator-needed"
 	AnswerLost         Code = "answer-lost"
 	SecretInTheClear   Code = "secret-in-the-clear"
 )
@@ -85,7 +94,9 @@ var Table = []Entry{
 	{SignatureAlgorithm, false, "the signature's algorithm or key type is not accepted"},
 	{SignerUnknown, false, "the signature is good but its key is not among the company's allowed signers"},
 	{SignerNotValid, false, "the signer's key is not valid at this time"},
+	{ApprovalsMissing, false, "too few administrators, or no signer of the company, signed the command within the waiting time"},
 	{CompanyDisabled, false, "the company may not ask at present"},
+	{AgeUnreadable, true, "the file is not encrypted to this appliance, or it is damaged"},
 	{RequestMalformed, true, "the request is not strict JSON"},
 	{FieldUnknown, true, "the request has a field that its type does not know"},
 	{FieldMissing, true, "the request lacks a field that its type needs"},
@@ -97,6 +108,8 @@ var Table = []Entry{
 	{Expired, true, "the request's not_after has passed"},
 	{OperationUnknown, true, "the ledger has no such operation"},
 	{OperationDead, true, "the ledger does not dispatch this operation"},
+	{CompanyUnknown, true, "there is no such company"},
+	{CompanyExists, true, "there is a company of this name already"},
 	{WalletUnknown, true, "the company has no such wallet"},
 	{WalletDisabled, true, "the wallet may not sign at present"},
 	{WalletBound, true, "the wallet is bound to another address already, or the address to another wallet"},
@@ -105,7 +118,12 @@ var Table = []Entry{
 	{NonceUsed, true, "another text was signed already for this wallet and nonce"},
 	{NonceBusy, false, "another request for this wallet and nonce is being decided at this moment"},
 	{PolicyForbids, true, "the company's policy does not allow this"},
+	{DataKeyUnknown, true, "the company has no such data key"},
+	{PassphraseWrong, true, "the passphrase does not open the data key"},
+	{PassphraseWait, false, "too many wrong passphrases came for this data key"},
+	{CiphertextInvalid, true, "the ciphertext was not made with this key, or in another way, or it is damaged"},
 	{KeyUnusable, false, "the wallet's key file is damaged, swapped or readable by others; the operator must act"},
+	{OperatorNeeded, false, "the appliance lacks a right on its own data volume; the operator must act"},
 	{AnswerLost, false, "the request was answered before, and the same answer can no longer be made"},
 	{SecretInTheClear, false, "the file holds a private key or passphrase that must come encrypted; consider it exposed"},
 }

@@ -9,8 +9,10 @@ package request
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,11 +24,26 @@ import (
 	"signdrop/appliance/reason"
 )
 
-// The request types.
+// The request types. TypesOf says who may ask for which.
 const (
-	Sign         = "sign"
-	WalletCreate = "wallet.create"
-	WalletBind   = "wallet.bind"
+	Sign          = "sign"
+	WalletCreate  = "wallet.create"
+	WalletImport  = "wallet.import"
+	WalletBind    = "wallet.bind"
+	WalletList    = "wallet.list"
+	WalletDisable = "wallet.disable"
+	WalletEnable  = "wallet.enable"
+	DataKeyCreate = "datakey.create"
+	Encrypt       = "encrypt"
+	Decrypt       = "decrypt"
+
+	CompanyCreate  = "company.create"
+	CompanyUpdate  = "company.update"
+	CompanyDisable = "company.disable"
+	CompanyEnable  = "company.enable"
+	CompanyList    = "company.list"
+	PolicySet      = "policy.set"
+	AdminsSet      = "admins.set"
 )
 
 // Limits of a request, in bytes unless said otherwise.
@@ -34,7 +51,11 @@ const (
 	MaxReference = 200
 	MaxText      = 64 << 10 // of data.text
 	MaxLines     = 100_000  // requests in a batch
+	MaxPage      = 1000     // entries of a list's answer
+	MaxKeys      = 100      // public keys that one command gives
 	maxLine      = 1 << 20  // of one line of a batch
+	maxKey       = 16 << 10 // of a key as text
+	maxPhrase    = 128      // of a passphrase
 )
 
 // Request is one parsed request. What a type does not have is zero.
@@ -43,12 +64,52 @@ type Request struct {
 	Reference string    // echoed in the answer
 	Appliance string    // id of the appliance that it is meant for, "" for any
 	NotAfter  time.Time // zero: no end
-	Wallet    string    // id, or the address that the wallet is bound to
-	Replace   bool      // another text for the same nonce is meant
-	Curve     string    // wallet.create
-	Address   string    // wallet.bind
-	Metacoin  *metacoin.Tx
-	Data      *Data
+
+	Wallet         string    // id, or the address that the wallet is bound to
+	Replace        bool      // sign: another text for the same nonce is meant
+	Curve          string    // wallet.create
+	Address        string    // wallet.bind, wallet.import
+	WalletNotAfter time.Time // wallet.create, wallet.import: from then on it does not sign
+	PrivateKey     []byte    // wallet.import: PEM; a secret
+	Metacoin       *metacoin.Tx
+	Data           *Data
+
+	Key        string // encrypt, decrypt: id of the data key
+	Format     string // encrypt, decrypt: how the ciphertext is made
+	Text       string // encrypt: what to encrypt, as text
+	Bytes      []byte // encrypt: the same, as bytes
+	Ciphertext string // decrypt
+	Passphrase []byte // datakey.create, decrypt; a secret
+	Recipient  string // decrypt: whom the text goes to, encrypted (age)
+	Clear      bool   // decrypt: the text may go out as it is
+
+	After string // lists: begin after this one
+	Limit int    // lists: at most so many, 0 for MaxPage
+
+	Company        string          // commands
+	Name           string          // a company's or data key's name for people
+	Signers        []string        // public keys, OpenSSH lines or PEM
+	AuthorizedKeys []string        // OpenSSH lines for the SFTP door
+	Admins         []string        // as Signers
+	Threshold      int             // how many administrators a command takes
+	Policy         []byte          // JSON object
+	Has            map[string]bool // fields that a command gives, where leaving one out means another thing than an empty one
+}
+
+// Secret reports whether a request of its type holds a secret, so that it may come
+// encrypted only.
+func (r *Request) Secret() bool {
+	switch r.Type {
+	case WalletImport, DataKeyCreate, Decrypt:
+		return true
+	}
+	return false
+}
+
+// Wipe clears what is secret.
+func (r *Request) Wipe() {
+	clear(r.PrivateKey)
+	clear(r.Passphrase)
 }
 
 // Data is a text to be signed as it is, as walletKMS did.
@@ -87,36 +148,130 @@ type parser struct {
 	metacoin []byte
 }
 
-type fields uint16
+type fields uint64
 
-const (
-	hasType fields = 1 << iota
-	hasReference
-	hasAppliance
-	hasNotAfter
-	hasWallet
-	hasReplace
-	hasCurve
-	hasAddress
-	hasMetacoin
-	hasData
-)
+// kind says how a field's value is read.
+type kind func(p *parser, f *field) error
 
-var fieldNames = map[string]fields{
-	"type": hasType, "reference": hasReference, "appliance": hasAppliance, "not_after": hasNotAfter,
-	"wallet": hasWallet, "replace": hasReplace, "curve": hasCurve, "address": hasAddress,
-	"metacoin": hasMetacoin, "data": hasData,
+// field is one field that a request may have.
+type field struct {
+	name string
+	bit  fields
+	max  int // bytes of a string, entries of a list
+	read kind
 }
 
-const common = hasType | hasReference | hasAppliance | hasNotAfter
+// bits are given out in the order of the table.
+var table = func() []field {
+	t := []field{
+		{name: "type", max: 64, read: text(func(r *Request) *string { return &r.Type })},
+		{name: "reference", max: MaxReference, read: text(func(r *Request) *string { return &r.Reference })},
+		{name: "appliance", max: 64, read: text(func(r *Request) *string { return &r.Appliance })},
+		{name: "not_after", read: moment(func(r *Request) *time.Time { return &r.NotAfter })},
+		{name: "wallet", max: 128, read: text(func(r *Request) *string { return &r.Wallet })},
+		{name: "replace", read: flag(func(r *Request) *bool { return &r.Replace })},
+		{name: "curve", max: 64, read: text(func(r *Request) *string { return &r.Curve })},
+		{name: "address", max: 128, read: text(func(r *Request) *string { return &r.Address })},
+		{name: "wallet_not_after", read: moment(func(r *Request) *time.Time { return &r.WalletNotAfter })},
+		{name: "private_key", max: maxKey, read: lines(func(r *Request, s string) { r.PrivateKey = []byte(s) })},
+		{name: "metacoin", read: readMetacoin},
+		{name: "data", read: readData},
+		{name: "key", max: 64, read: text(func(r *Request) *string { return &r.Key })},
+		{name: "format", max: 32, read: text(func(r *Request) *string { return &r.Format })},
+		{name: "text", read: lines(func(r *Request, s string) { r.Text = s })},
+		{name: "bytes", read: readBytes},
+		{name: "ciphertext", read: text(func(r *Request) *string { return &r.Ciphertext })},
+		{name: "passphrase", max: maxPhrase, read: lines(func(r *Request, s string) { r.Passphrase = []byte(s) })},
+		{name: "recipient", max: 128, read: text(func(r *Request) *string { return &r.Recipient })},
+		{name: "clear", read: flag(func(r *Request) *bool { return &r.Clear })},
+		{name: "after", max: 64, read: text(func(r *Request) *string { return &r.After })},
+		{name: "limit", max: MaxPage, read: number(func(r *Request) *int { return &r.Limit })},
+		{name: "company", max: 64, read: text(func(r *Request) *string { return &r.Company })},
+		{name: "name", max: 200, read: text(func(r *Request) *string { return &r.Name })},
+		{name: "signers", max: MaxKeys, read: list(func(r *Request) *[]string { return &r.Signers })},
+		{name: "authorized_keys", max: MaxKeys, read: list(func(r *Request) *[]string { return &r.AuthorizedKeys })},
+		{name: "admins", max: MaxKeys, read: list(func(r *Request) *[]string { return &r.Admins })},
+		{name: "threshold", max: MaxKeys, read: number(func(r *Request) *int { return &r.Threshold })},
+		{name: "policy", read: readPolicy},
+	}
+	for i := range t {
+		t[i].bit = 1 << i
+	}
+	return t
+}()
 
-// shape says which fields a type has and which it needs.
-type shape struct{ may, must fields }
+var byName = func() map[string]*field {
+	m := map[string]*field{}
+	for i := range table {
+		m[table[i].name] = &table[i]
+	}
+	return m
+}()
+
+// of is the set of the fields with these names.
+func of(names string) (set fields) {
+	for _, n := range strings.Fields(names) {
+		set |= byName[n].bit
+	}
+	return set
+}
+
+var common = of("type reference appliance not_after")
+
+// shape says which fields a type has beside the common ones, which of them it
+// needs, and who may ask for it.
+type shape struct {
+	must, may fields
+	roles     Role
+}
+
+// Role says in which inbox a request lies, and so who may have signed it.
+type Role int
+
+// The roles.
+const (
+	Partner       Role = 1 << iota // a company's inbox
+	Administrator                  // that of the administrators
+)
 
 var shapes = map[string]shape{
-	Sign:         {common | hasWallet | hasReplace | hasMetacoin | hasData, hasWallet},
-	WalletCreate: {common | hasCurve, hasCurve},
-	WalletBind:   {common | hasWallet | hasAddress, hasWallet | hasAddress},
+	Sign:          {of("wallet"), of("replace metacoin data"), Partner},
+	WalletCreate:  {of("curve"), of("wallet_not_after"), Partner},
+	WalletImport:  {of("private_key"), of("address wallet_not_after"), Partner},
+	WalletBind:    {of("wallet address"), of("company"), Partner | Administrator},
+	WalletList:    {0, of("after limit"), Partner},
+	WalletDisable: {of("wallet"), of("company"), Partner | Administrator},
+	WalletEnable:  {of("wallet company"), 0, Administrator},
+	DataKeyCreate: {of("passphrase"), of("name"), Partner},
+	Encrypt:       {of("key"), of("format text bytes"), Partner},
+	Decrypt:       {of("key ciphertext passphrase"), of("format recipient clear"), Partner},
+
+	CompanyCreate:  {of("company signers"), of("name authorized_keys policy"), Administrator},
+	CompanyUpdate:  {of("company"), of("name signers authorized_keys"), Administrator},
+	CompanyDisable: {of("company"), 0, Administrator},
+	CompanyEnable:  {of("company"), 0, Administrator},
+	CompanyList:    {0, of("after limit"), Administrator},
+	PolicySet:      {of("company policy"), 0, Administrator},
+	AdminsSet:      {of("admins threshold"), 0, Administrator},
+}
+
+// For checks that a request of this type may be asked for in a role. The error is
+// a *reason.Refusal.
+func (r *Request) For(role Role) error {
+	if shapes[r.Type].roles&role == 0 {
+		if role == Partner {
+			return reason.New(reason.TypeUnknown, "ask your administrators for it", "a company cannot ask for this").At("type")
+		}
+		return reason.New(reason.TypeUnknown, "the company's own signers ask for it, in its inbox", "an administrator cannot ask for this").At("type")
+	}
+	if role == Administrator && shapes[r.Type].must|shapes[r.Type].may != 0 && r.Company == "" &&
+		(shapes[r.Type].must|shapes[r.Type].may)&byName["company"].bit != 0 {
+		return reason.New(reason.FieldMissing, "say which company is meant", "a %s command needs this field", r.Type).At("company")
+	}
+	if role == Partner && r.Company != "" {
+		return reason.New(reason.FieldUnknown, "remove it: a company asks for itself", "a %s request has no such field", r.Type).At("company")
+	}
+	return nil
 }
 
 func (p *parser) run() error {
@@ -137,13 +292,13 @@ func (p *parser) run() error {
 		if err != nil {
 			return p.syntax(err)
 		}
-		f, known := fieldNames[name.String()]
+		f, known := byName[name.String()]
 		if !known {
 			return reason.New(reason.FieldUnknown, "see docs/formats.md for the fields of each type",
 				"no request has such a field").At(clip(name.String()))
 		}
-		p.has |= f
-		if err := p.field(f); err != nil {
+		p.has |= f.bit
+		if err := f.read(p, f); err != nil {
 			return err
 		}
 	}
@@ -158,41 +313,150 @@ func (p *parser) run() error {
 	return nil
 }
 
-func (p *parser) field(f fields) (err error) {
-	r := p.r
-	switch f {
-	case hasType:
-		r.Type, err = p.text("type", 64)
-	case hasReference:
-		r.Reference, err = p.text("reference", MaxReference)
-	case hasAppliance:
-		r.Appliance, err = p.text("appliance", 64)
-	case hasWallet:
-		r.Wallet, err = p.text("wallet", 128)
-	case hasCurve:
-		r.Curve, err = p.text("curve", 64)
-	case hasAddress:
-		r.Address, err = p.text("address", 128)
-	case hasNotAfter:
-		var s string
-		if s, err = p.text("not_after", 64); err == nil {
-			r.NotAfter, err = parseTime(s)
-		}
-	case hasReplace:
-		r.Replace, err = p.flag("replace")
-	case hasMetacoin:
-		// Parsed when the whole request is known to be well formed.
-		p.metacoin, err = p.value()
-	case hasData:
-		r.Data, err = p.readData()
+// The kinds of fields.
+
+func text(to func(*Request) *string) kind {
+	return func(p *parser, f *field) (err error) {
+		*to(p.r), err = p.text(f.name, f.max)
+		return err
 	}
+}
+
+// lines is a text with line breaks.
+func lines(to func(*Request, string)) kind {
+	return func(p *parser, f *field) error {
+		s, err := p.str(f.name)
+		if err == nil && s == "" {
+			err = empty(f.name)
+		}
+		if err == nil && f.max > 0 && len(s) > f.max {
+			err = long(f.name, f.max)
+		}
+		if err == nil {
+			to(p.r, s)
+		}
+		return err
+	}
+}
+
+func moment(to func(*Request) *time.Time) kind {
+	return func(p *parser, f *field) error {
+		s, err := p.text(f.name, 64)
+		if err != nil {
+			return err
+		}
+		*to(p.r), err = parseTime(f.name, s)
+		return err
+	}
+}
+
+func flag(to func(*Request) *bool) kind {
+	return func(p *parser, f *field) (err error) {
+		*to(p.r), err = p.flag(f.name)
+		return err
+	}
+}
+
+func number(to func(*Request) *int) kind {
+	return func(p *parser, f *field) error {
+		k := p.d.PeekKind()
+		v, err := p.d.ReadValue()
+		if err != nil {
+			return p.syntax(err)
+		}
+		n, cerr := strconv.Atoi(string(v))
+		if k != '0' || cerr != nil || n < 1 || n > f.max {
+			return reason.New(reason.FieldInvalid, fmt.Sprintf("write a whole number from 1 to %d, without quotes", f.max),
+				"the value is not such a number").At(f.name)
+		}
+		*to(p.r) = n
+		return nil
+	}
+}
+
+// list is a list of texts.
+func list(to func(*Request) *[]string) kind {
+	return func(p *parser, f *field) error {
+		if k := p.d.PeekKind(); k != '[' {
+			if _, err := p.d.ReadValue(); err != nil {
+				return p.syntax(err)
+			}
+			return reason.New(reason.FieldInvalid, `write a list of strings, such as ["…"]`, "the value is %s, not a list", kindName(k)).At(f.name)
+		}
+		if _, err := p.d.ReadToken(); err != nil {
+			return p.syntax(err)
+		}
+		all := []string{}
+		for p.d.PeekKind() != ']' {
+			at := fmt.Sprintf("%s[%d]", f.name, len(all))
+			if len(all) == f.max {
+				return reason.New(reason.FieldInvalid, fmt.Sprintf("use at most %d", f.max), "the list is too long").At(f.name)
+			}
+			s, err := p.str(at)
+			if err != nil {
+				return err
+			}
+			if s == "" {
+				return empty(at)
+			}
+			if len(s) > maxKey {
+				return long(at, maxKey)
+			}
+			all = append(all, s)
+		}
+		if _, err := p.d.ReadToken(); err != nil {
+			return p.syntax(err)
+		}
+		*to(p.r) = all
+		return nil
+	}
+}
+
+func readBytes(p *parser, f *field) error {
+	s, err := p.str(f.name)
+	if err != nil {
+		return err
+	}
+	b, derr := base64.StdEncoding.Strict().DecodeString(s)
+	if derr != nil || len(b) == 0 {
+		return reason.New(reason.FieldInvalid, "write the bytes in standard base64", "this is not base64, or it is empty").At(f.name)
+	}
+	p.r.Bytes = b
+	return nil
+}
+
+// readMetacoin keeps the object, which is parsed when the whole request is known to
+// be well formed.
+func readMetacoin(p *parser, _ *field) (err error) {
+	p.metacoin, err = p.value()
 	return err
 }
 
-func parseTime(s string) (time.Time, error) {
+func readPolicy(p *parser, f *field) error {
+	k := p.d.PeekKind()
+	v, err := p.value()
+	if err == nil && k != '{' {
+		err = reason.New(reason.FieldInvalid, `write an object, such as {"data":"safe"}`, "the value is %s, not an object", kindName(k)).At(f.name)
+	}
+	p.r.Policy = v
+	return err
+}
+
+func empty(field string) error {
+	return reason.New(reason.FieldInvalid, "leave the field out or fill it", "the value is empty").At(field)
+}
+
+func long(field string, max int) error {
+	return reason.New(reason.FieldInvalid, fmt.Sprintf("use at most %d bytes", max), "the value is too long").At(field)
+}
+
+func parseTime(field, s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return t, reason.New(reason.FieldInvalid, "write it like 2026-11-22T15:00:00Z", "this is not an RFC 3339 time").At("not_after")
+		return t, reason.New(reason.FieldInvalid, "write it like 2026-11-22T15:00:00Z", "this is not an RFC 3339 time").At(field)
+	}
+	if y := t.UTC().Year(); y < 1970 || y > 9999 {
+		return t, reason.New(reason.FieldInvalid, "use a year from 1970 to 9999", "no such time can be written").At(field)
 	}
 	return t, nil
 }
@@ -204,20 +468,21 @@ func (p *parser) value() ([]byte, error) {
 	}
 	// Valid until the decoder's next read: the parser's input is its copy.
 	end := p.d.InputOffset()
-	return p.data[end-int64(len(v)) : end], nil
+	return p.data[end-int64(len(v)) : end : end], nil
 }
 
-// text reads a string value of at most max bytes without control characters.
+// text reads a string value of at most max bytes, 0 for any number, without control
+// characters.
 func (p *parser) text(field string, max int) (string, error) {
 	s, err := p.str(field)
 	if err != nil {
 		return "", err
 	}
 	if s == "" {
-		return "", reason.New(reason.FieldInvalid, "leave the field out or fill it", "the value is empty").At(field)
+		return "", empty(field)
 	}
-	if len(s) > max {
-		return "", reason.New(reason.FieldInvalid, fmt.Sprintf("use at most %d bytes", max), "the value is too long").At(field)
+	if max > 0 && len(s) > max {
+		return "", long(field, max)
 	}
 	for _, c := range s {
 		if c < 0x20 || c >= 0x7f && c < 0xa0 {
@@ -253,6 +518,11 @@ func (p *parser) flag(field string) (bool, error) {
 		return false, reason.New(reason.FieldInvalid, "write true or false without quotes", "the value is %s, not a boolean", kindName(kind)).At(field)
 	}
 	return t.Bool(), nil
+}
+
+func readData(p *parser, _ *field) (err error) {
+	p.r.Data, err = p.readData()
+	return err
 }
 
 func (p *parser) readData() (*Data, error) {
@@ -307,27 +577,38 @@ func (p *parser) readData() (*Data, error) {
 
 // check looks at what needs the whole request.
 func (r *Request) check(p *parser) error {
-	if p.has&hasType == 0 {
+	if r.Type == "" {
 		return reason.New(reason.FieldMissing, `say what is asked for, such as "type": "sign"`, "the field is missing").At("type")
 	}
 	sh, known := shapes[r.Type]
 	if !known {
-		return reason.New(reason.TypeUnknown, "use sign, wallet.create or wallet.bind", "no request has this type").At("type")
+		return reason.New(reason.TypeUnknown, "see docs/formats.md for the types there are", "no request has this type").At("type")
 	}
-	if extra := p.has &^ sh.may; extra != 0 {
+	if extra := p.has &^ (common | sh.must | sh.may); extra != 0 {
 		return reason.New(reason.FieldUnknown, "remove it, or use another type", "a %s request has no such field", r.Type).At(extra.first())
 	}
 	if missing := sh.must &^ p.has; missing != 0 {
 		return reason.New(reason.FieldMissing, "add it; see docs/formats.md", "a %s request needs this field", r.Type).At(missing.first())
 	}
-	if r.Type != Sign {
-		return nil
-	}
-	switch {
-	case p.has&(hasMetacoin|hasData) == hasMetacoin|hasData:
-		return reason.New(reason.FieldInvalid, "split the request in two", "metacoin and data cannot be in one request").At("data")
-	case p.has&(hasMetacoin|hasData) == 0:
-		return reason.New(reason.FieldMissing, "add metacoin or data", "there is nothing to sign").At("metacoin")
+	has := func(name string) bool { return p.has&byName[name].bit != 0 }
+	switch r.Type {
+	case Sign:
+		if err := oneOf(has, "metacoin", "data", "there is nothing to sign"); err != nil {
+			return err
+		}
+	case Encrypt:
+		if err := oneOf(has, "text", "bytes", "there is nothing to encrypt"); err != nil {
+			return err
+		}
+	case Decrypt:
+		if err := oneOf(has, "recipient", "clear", "it is not said how the text shall come back"); err != nil {
+			return err
+		}
+	case CompanyUpdate:
+		if !has("name") && !has("signers") && !has("authorized_keys") {
+			return reason.New(reason.FieldMissing, "give what shall change", "there is nothing to update").At("signers")
+		}
+		r.Has = map[string]bool{"authorized_keys": has("authorized_keys")}
 	}
 	if p.metacoin == nil {
 		return nil
@@ -343,10 +624,21 @@ func (r *Request) check(p *parser) error {
 	return nil
 }
 
+// oneOf wants exactly one of two fields.
+func oneOf(has func(string) bool, a, b, neither string) error {
+	switch {
+	case has(a) && has(b):
+		return reason.New(reason.FieldInvalid, "split the request in two, or remove one", "%s and %s cannot be in one request", a, b).At(b)
+	case !has(a) && !has(b):
+		return reason.New(reason.FieldMissing, "add "+a+" or "+b, "%s", neither).At(a)
+	}
+	return nil
+}
+
 func (f fields) first() string {
-	for _, name := range []string{"type", "reference", "appliance", "not_after", "wallet", "replace", "curve", "address", "metacoin", "data"} {
-		if f&fieldNames[name] != 0 {
-			return name
+	for i := range table {
+		if f&table[i].bit != 0 {
+			return table[i].name
 		}
 	}
 	return ""

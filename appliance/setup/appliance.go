@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"strings"
 
+	"filippo.io/age"
 	"github.com/go-json-experiment/json"
 
 	"signdrop/spool/durable"
@@ -17,6 +19,7 @@ import (
 const (
 	applianceFile = "appliance.json"
 	newJournal    = "new-journal"
+	ageFile       = "identity.age"
 
 	// LockFile is what a running appliance holds an exclusive flock(2) on.
 	LockFile = "lock"
@@ -58,6 +61,38 @@ func ReadAppliance(root durable.Dir) (id string, err error) {
 		return "", fmt.Errorf("reading db/appliance/%s: %q is not an appliance's id (restore it from the backup)", applianceFile, a.ID)
 	}
 	return a.ID, nil
+}
+
+// newIdentity draws the key that requests with secrets are encrypted to (age, X25519).
+func newIdentity() ([]byte, error) {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return nil, err
+	}
+	return []byte(id.String() + "\n"), nil
+}
+
+// ReadIdentity returns the key that opens what is encrypted to the appliance.
+func ReadIdentity(root durable.Dir) (*age.X25519Identity, error) {
+	d, err := durable.SubPath(root, "db", "appliance")
+	if err != nil {
+		return nil, fmt.Errorf("opening db/appliance: %w (run signdrop init first)", err)
+	}
+	defer d.Close()
+	data, err := durable.ReadFile(d, ageFile, 4096)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading db/appliance/%s: %w (run signdrop init, which makes it where there never was one)", ageFile, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading db/appliance/%s: %w", ageFile, err)
+	}
+	defer clear(data)
+	id, err := age.ParseX25519Identity(strings.TrimSpace(string(data)))
+	if err != nil {
+		// The error could quote the key.
+		return nil, fmt.Errorf("db/appliance/%s does not hold an age identity: restore it from the backup", ageFile)
+	}
+	return id, nil
 }
 
 // TakeNewJournal reports whether this volume may still begin its journal: true

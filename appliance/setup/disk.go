@@ -46,7 +46,7 @@ func makeOn(path string, plan Plan) (*Report, error) {
 		return nil, err
 	}
 	defer below.Close()
-	return Make(root, onDisk(below), plan)
+	return Make(root, OnDisk(below), plan)
 }
 
 // makeTop makes the volume's directory, durably.
@@ -77,9 +77,9 @@ func makeTop(path string, plan Plan) (made bool, err error) {
 	return true, above.Sync()
 }
 
-// onDisk sets owner, group and mode below a directory. The umask does not touch
+// OnDisk sets owner, group and mode below a directory. The umask does not touch
 // what it sets.
-func onDisk(root *os.Root) Access {
+func OnDisk(root *os.Root) Access {
 	return func(path string, uid, gid int, mode fs.FileMode) error {
 		f, err := root.Open(path)
 		if err != nil {

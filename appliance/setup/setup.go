@@ -5,18 +5,20 @@
 //	├── db/                           0700
 //	│   ├── appliance/                0700
 //	│   │   ├── appliance.json        0400  {"id":"SD_…"}
+//	│   │   ├── identity.age          0400  the key for requests with secrets
 //	│   │   └── new-journal           0600  until the first start, see TakeNewJournal
 //	│   ├── admins/                   0700
 //	│   │   ├── allowed_signers       0600  who may sign commands and approvals
+//	│   │   ├── founded               0600  who they were at first
 //	│   │   └── threshold             0600  how many of them it takes, "1\n"
 //	│   └── companies/                0700
 //	│       └── <company>/            0700
 //	│           ├── company.json      0600  {"name":"<company>","status":"active"}
 //	│           ├── allowed_signers   0600  who may sign its requests
-//	│           ├── authorized_keys   0600  who may log in by SFTP, empty
+//	│           ├── authorized_keys   0600  who may log in by SFTP
 //	│           └── policy.json       0600  {"replace":false,"data":"safe"}
 //	├── spool/                        0755
-//	│   └── <company>/                0755  fit to be an OpenSSH ChrootDirectory
+//	│   └── <company>/, admin/        0755  fit to be an OpenSSH ChrootDirectory
 //	│       ├── inbox/                0700, or 2770 for the partner's group
 //	│       ├── outbox/               the same
 //	│       └── rejected/             the same
@@ -41,20 +43,28 @@
 package setup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/crypto/ssh"
 
 	"signdrop/appliance/auth"
 	"signdrop/appliance/policy"
 	"signdrop/keyfs"
 	"signdrop/spool/durable"
 )
+
+// thresholdFile holds how many administrators a command takes.
+const thresholdFile = "threshold"
+
+// foundedFile holds how the administrators were set first.
+const foundedFile = "founded"
 
 // Administrators is the company name that only administrators use.
 const Administrators = "admin"
@@ -66,6 +76,13 @@ type Plan struct {
 	Threshold int      // how many administrators a command takes; 0 for 1, or for what is there
 	Company   string   // the company to serve
 	Signers   []Signer // keys that may sign the company's requests
+	Disabled  bool     // a new company is disabled from the beginning
+
+	// For a company that is new.
+	Title          string // its name for people
+	Created        string // the request_sha256 of the command that asks for it
+	AuthorizedKeys []byte // who may log in by SFTP
+	Policy         []byte // its policy.json; the careful one if nil
 
 	// Group is the id of the partner's group, which may write into the three
 	// directories of the company's spool; nil if there is none.
@@ -95,8 +112,9 @@ type Item struct {
 
 // Report says what Make found and did, in the order in which it went about it.
 type Report struct {
-	ID    string // of the appliance
-	Items []Item
+	ID        string // of the appliance
+	Recipient string // what requests with secrets are encrypted to (age)
+	Items     []Item
 }
 
 // Wrong reports whether something is there that is not as it must be.
@@ -138,6 +156,7 @@ type maker struct {
 	// What look has found out.
 	admins    *list
 	threshold int
+	unset     bool // nobody is an administrator yet
 	company   *list
 }
 
@@ -161,6 +180,9 @@ func (m *maker) look() error {
 		}
 	}
 	if m.admins, err = readList(m.root, namespacesAdmin, "db", "admins"); err != nil {
+		return err
+	}
+	if err := m.checkAdmins(); err != nil {
 		return err
 	}
 	if err := m.admins.add(m.plan.Admins); err != nil {
@@ -230,14 +252,65 @@ func (m *maker) checkNoJournal() error {
 	})
 }
 
+// checkAdmins sees to it that the administrators are set once: by whoever sets up
+// the volume first. After that only they themselves change who they are.
+func (m *maker) checkAdmins() error {
+	if err := distinct(m.plan.Admins); err != nil {
+		return err
+	}
+	m.unset = m.admins.len() == 0
+	if m.unset || len(m.plan.Admins) == 0 {
+		return nil
+	}
+	first, err := m.readFounded()
+	if err != nil {
+		return err
+	}
+	if first == founded(m.plan) {
+		// The same words as then, such as a container's environment, which stays
+		// what it was whatever the administrators have changed since.
+		m.plan.Admins, m.plan.Threshold = nil, 0
+		return nil
+	}
+	for _, s := range m.plan.Admins {
+		if !m.admins.holds(s.Key) {
+			return fmt.Errorf("the administrators are set already and %s is not among them: an administrators' command (admins.set) changes that", s.Name)
+		}
+	}
+	return nil
+}
+
+// founded says with which keys and threshold the administrators were set.
+func founded(plan Plan) string {
+	var lines []string
+	for _, s := range plan.Admins {
+		lines = append(lines, ssh.FingerprintSHA256(s.Key)+"\n")
+	}
+	slices.Sort(lines)
+	return fmt.Sprintf("threshold %d\n%s", max(plan.Threshold, 1), strings.Join(slices.Compact(lines), ""))
+}
+
+func (m *maker) readFounded() (string, error) {
+	d, err := durable.SubPath(m.root, "db", "admins")
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	data, err := durable.ReadFile(d, foundedFile, 1<<20)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // they were set by hand
+	}
+	return string(data), err
+}
+
 func (m *maker) checkThreshold() error {
 	asked := m.plan.Threshold
 	if asked < 0 {
 		return fmt.Errorf("a threshold of %d makes no sense: use 1 or more", asked)
 	}
 	m.threshold = max(asked, 1)
-	if !m.admins.new {
-		there, err := readThreshold(m.root)
+	if !m.unset {
+		there, err := ReadThreshold(m.root)
 		if err != nil {
 			return err
 		}
@@ -252,13 +325,14 @@ func (m *maker) checkThreshold() error {
 	return nil
 }
 
-func readThreshold(root durable.Dir) (int, error) {
+// ReadThreshold returns how many administrators a command takes.
+func ReadThreshold(root durable.Dir) (int, error) {
 	d, err := durable.SubPath(root, "db", "admins")
 	if err != nil {
 		return 0, err
 	}
 	defer d.Close()
-	data, err := durable.ReadFile(d, "threshold", 16)
+	data, err := durable.ReadFile(d, thresholdFile, 16)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, errors.New("db/admins/threshold is missing: restore it from the backup")
 	}
@@ -305,10 +379,14 @@ func (m *maker) make() error {
 		return err
 	}
 	defer spool.Close()
-	if m.plan.Company == "" {
-		return nil
+	if err := m.makeSpool(spool, Administrators, door); err != nil || m.plan.Company == "" {
+		return err
 	}
-	if err := m.makeSpool(spool); err != nil {
+	want := door
+	if m.plan.Group != nil {
+		want = shared(*m.plan.Group)
+	}
+	if err := m.makeSpool(spool, m.plan.Company, want); err != nil {
 		return err
 	}
 	return m.makeCompany(companies)
@@ -323,6 +401,9 @@ func (m *maker) makeAppliance(db durable.Dir) error {
 		if err := m.file(d, path, applianceFile, 0o400, data); err != nil {
 			return err
 		}
+		if err := m.makeIdentity(d, path, ageFile); err != nil {
+			return err
+		}
 		return m.file(d, path, newJournal, 0o600, nil)
 	})
 	if err != nil {
@@ -333,7 +414,47 @@ func (m *maker) makeAppliance(db durable.Dir) error {
 		return err
 	}
 	m.note("id " + m.report.ID)
-	return m.checkFiles(d, "db/appliance", applianceFile)
+	if err := m.checkFiles(d, "db/appliance", applianceFile); err != nil {
+		return err
+	}
+	_, err = d.Stat(ageFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = m.addIdentity(d)
+	}
+	if err != nil {
+		return err
+	}
+	id, err := ReadIdentity(m.root)
+	if err != nil {
+		return err
+	}
+	m.report.Recipient = id.Recipient().String()
+	return nil
+}
+
+// makeIdentity makes the key for requests with secrets, as the file name.
+func (m *maker) makeIdentity(d durable.Dir, dir, name string) error {
+	data, err := newIdentity()
+	if err != nil {
+		return err
+	}
+	defer clear(data)
+	return m.file(d, dir, name, 0o400, data)
+}
+
+// addIdentity makes it on a volume of an earlier version, which has none.
+func (m *maker) addIdentity(d durable.Dir) error {
+	const tmp = "." + ageFile + ".new"
+	if err := d.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := m.makeIdentity(d, "db/appliance", tmp); err != nil {
+		return err
+	}
+	if err := d.Move(tmp, d, ageFile); err != nil {
+		return err
+	}
+	return d.Sync()
 }
 
 func (m *maker) makeAdmins(db durable.Dir) error {
@@ -341,32 +462,48 @@ func (m *maker) makeAdmins(db durable.Dir) error {
 		if err := m.file(d, path, signersFile, 0o600, m.admins.text); err != nil {
 			return err
 		}
-		return m.file(d, path, "threshold", 0o600, fmt.Appendf(nil, "%d\n", m.threshold))
+		if len(m.plan.Admins) > 0 {
+			if err := m.file(d, path, foundedFile, 0o600, []byte(founded(m.plan))); err != nil {
+				return err
+			}
+		}
+		return m.file(d, path, thresholdFile, 0o600, fmt.Appendf(nil, "%d\n", m.threshold))
 	})
 	if err != nil {
 		return err
 	}
 	defer d.Close()
+	// The keys last: as long as there are none, doing it again sets both.
+	if m.unset && !m.admins.new && len(m.plan.Admins) > 0 {
+		r := replacer{d, m.access, "db/admins"}
+		if err := r.put(foundedFile, []byte(founded(m.plan))); err != nil {
+			return err
+		}
+		if err := r.put(thresholdFile, fmt.Appendf(nil, "%d\n", m.threshold)); err != nil {
+			return err
+		}
+	}
 	if err := m.addLines(d, "db/admins", m.admins); err != nil {
 		return err
 	}
 	m.note(fmt.Sprintf("%s, threshold %d", count(m.admins.len(), "key"), m.threshold))
-	return m.checkFiles(d, "db/admins", signersFile, "threshold")
+	return m.checkFiles(d, "db/admins", signersFile, thresholdFile)
 }
 
-func (m *maker) makeSpool(spool durable.Dir) error {
-	path := "spool/" + m.plan.Company
+// makeSpool makes the three directories of one inbox.
+func (m *maker) makeSpool(spool durable.Dir, company string, want access) error {
+	path := "spool/" + company
 	c, err := m.dir(spool, path, chroot, nil)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	want := door
-	if m.plan.Group != nil {
-		want = shared(*m.plan.Group)
-	}
 	for _, name := range []string{"inbox", "outbox", "rejected"} {
-		d, err := m.dir(c, path+"/"+name, want, nil)
+		var fill func(durable.Dir, string) error
+		if name == "outbox" {
+			fill = m.fillOutbox
+		}
+		d, err := m.dir(c, path+"/"+name, want, fill)
 		if err != nil {
 			return err
 		}
@@ -375,25 +512,44 @@ func (m *maker) makeSpool(spool durable.Dir) error {
 	return nil
 }
 
+// NoticeFile tells a partner, in its outbox, whom to encrypt secrets to.
+const NoticeFile = "appliance.json"
+
+// fillOutbox puts it there once. Who takes it away has read it.
+func (m *maker) fillOutbox(d durable.Dir, dir string) error {
+	data, err := json.Marshal(struct {
+		Type      string `json:"type"`
+		Appliance string `json:"appliance"`
+		Recipient string `json:"recipient"`
+	}{"appliance", m.report.ID, m.report.Recipient})
+	if err != nil {
+		return err
+	}
+	return m.file(d, dir, NoticeFile, 0o644, append(data, '\n'))
+}
+
 func (m *maker) makeCompany(companies durable.Dir) error {
 	path := "db/companies/" + m.plan.Company
 	d, err := m.dir(companies, path, private, func(d durable.Dir, path string) error {
-		company, err := json.Marshal(companyFile{m.plan.Company, "active"})
-		if err != nil {
-			return err
+		rules := m.plan.Policy
+		if rules == nil {
+			var err error
+			if rules, err = json.Marshal(policy.Policy{Data: "safe"}); err != nil {
+				return err
+			}
 		}
-		rules, err := json.Marshal(policy.Policy{Data: "safe"})
-		if err != nil {
-			return err
+		company := &Company{Name: m.plan.Company, Title: m.plan.Title, Status: Active, Created: m.plan.Created}
+		if m.plan.Disabled {
+			company.Status = Disabled
 		}
 		for _, f := range []struct {
 			name string
 			data []byte
 		}{
-			{"company.json", readable(company)},
+			{companyFile, company.encode()},
 			{signersFile, m.company.text},
-			{"authorized_keys", nil},
-			{"policy.json", readable(rules)},
+			{keysFile, m.plan.AuthorizedKeys},
+			{policyFile, readable(bytes.Clone(rules))},
 		} {
 			if err := m.file(d, path, f.name, 0o600, f.data); err != nil {
 				return err
@@ -409,22 +565,7 @@ func (m *maker) makeCompany(companies durable.Dir) error {
 		return err
 	}
 	m.note(count(m.company.len(), "signer"))
-	return m.checkFiles(d, path, "company.json", signersFile)
-}
-
-// companyFile is company.json.
-type companyFile struct {
-	Name   string `json:"name"`
-	Status string `json:"status"`
-}
-
-// readable writes JSON for people, who will edit it.
-func readable(data []byte) []byte {
-	v := jsontext.Value(data)
-	if err := v.Indent(jsontext.WithIndent("  ")); err != nil {
-		panic("internal error: our own JSON cannot be read: " + err.Error())
-	}
-	return append(v, '\n')
+	return m.checkFiles(d, path, companyFile, signersFile)
 }
 
 func count(n int, what string) string {
@@ -437,5 +578,5 @@ func count(n int, what string) string {
 // The namespaces that the two kinds of signers are listed for.
 const (
 	namespacesAdmin   = auth.NamespaceAdmin + "," + auth.NamespaceApprove
-	namespacesCompany = auth.NamespaceRequest
+	namespacesCompany = auth.NamespaceRequest + "," + auth.NamespaceApprove
 )

@@ -121,24 +121,8 @@ func (m *maker) addLines(d durable.Dir, dir string, l *list) error {
 	if l.new || l.added == 0 {
 		return nil
 	}
-	info, err := d.Stat(signersFile)
-	if err != nil {
-		return err
-	}
-	const tmp = "." + signersFile + ".new"
-	if err := d.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := durable.WriteSynced(d, tmp, info.Mode.Perm(), l.text); err != nil {
-		return err
-	}
-	if err := m.give(path.Join(dir, tmp), int(info.UID), int(info.GID), info.Mode.Perm()); err != nil {
-		return err
-	}
-	if err := d.Replace(tmp, signersFile); err != nil {
-		return err
-	}
-	if err := d.Sync(); err != nil {
+	r := replacer{d, m.access, dir}
+	if err := r.put(signersFile, l.text); err != nil {
 		return err
 	}
 	m.say(path.Join(dir, signersFile), Added, count(l.added, "key"))

@@ -38,14 +38,16 @@ const (
 
 // options are the flags, which are the environment variables too.
 type options struct {
-	data      string
-	plain     bool
-	recheck   string
-	logFormat string
-	logLevel  string
-	watch     bool
-	cfg       appliance.Config
-	door      doorOptions
+	data           string
+	plain          bool
+	recheck        string
+	admins         string // public keys, one a line
+	adminThreshold int
+	logFormat      string
+	logLevel       string
+	watch          bool
+	cfg            appliance.Config
+	door           doorOptions
 }
 
 func command() *cobra.Command {
@@ -128,8 +130,11 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.SigWait, "sig-wait", 15*time.Minute, "refuse a request whose signature has not come for this long")
 	f.DurationVar(&c.Rescan, "rescan", 5*time.Second, "walk through the inboxes this often, whatever the kernel tells")
 	f.BoolVar(&o.watch, "watch", true, "ask the kernel to tell what comes (inotify)")
-	f.IntVar(&c.Group, "group", 64, "put at most this many files on record at once")
+	f.IntVar(&c.Group, "group", 128, "put at most this many files on record at once")
 	f.Uint64Var(&c.Reserve, "reserve", 64<<20, "claim nothing when fewer bytes than this are free")
+	f.DurationVar(&c.ApprovalWait, "approval-wait", 7*24*time.Hour, "refuse an administrators' command when too few have signed it and no signature has come for this long")
+	f.StringVar(&o.admins, "admins", "", "set up the volume, if that was not done, with these administrators: public keys, one a line")
+	f.IntVar(&o.adminThreshold, "admin-threshold", 0, "with --admins: how many of them a command takes (default 1)")
 	o.logFlags(f)
 }
 
@@ -179,11 +184,20 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	if err := o.checkPlace(log); err != nil {
 		return err
 	}
+	if err := o.found(log); err != nil {
+		return err
+	}
 	vol, err := durable.OpenDisk(o.data)
 	if err != nil {
 		return err
 	}
 	defer vol.Close()
+	below, err := os.OpenRoot(o.data)
+	if err != nil {
+		return err
+	}
+	defer below.Close()
+	o.cfg.Access = setup.OnDisk(below)
 	unlock, err := lock(o.data)
 	if err != nil {
 		return err
@@ -243,6 +257,47 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return statusRefused
 	case waiting > 0:
 		return statusWaiting
+	}
+	return nil
+}
+
+// found sets up the volume with the administrators that the command line or, in a
+// container without a shell, the environment names. That happens once: others than
+// those of the first time are refused, whatever the administrators have changed
+// themselves since.
+func (o *options) found(log zerolog.Logger) error {
+	if o.admins == "" {
+		if o.adminThreshold != 0 {
+			return errors.New("--admin-threshold says nothing without --admins: give the administrators' public keys")
+		}
+		return nil
+	}
+	plan := setup.Plan{Threshold: o.adminThreshold}
+	for line := range strings.Lines(o.admins) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		s, err := setup.ReadSigner([]byte(line), fmt.Sprintf("%s-%d", setup.Administrators, len(plan.Admins)+1))
+		if err != nil {
+			return fmt.Errorf("reading --admins: key %d: %w", len(plan.Admins)+1, err)
+		}
+		plan.Admins = append(plan.Admins, s)
+	}
+	if len(plan.Admins) == 0 {
+		return errors.New("--admins names nobody: give public keys, one a line, or leave it out")
+	}
+	report, err := setup.MakeDisk(o.data, plan)
+	if err != nil {
+		return fmt.Errorf("setting up %s with --admins: %w", o.data, err)
+	}
+	for _, it := range report.Items {
+		switch it.State {
+		case setup.Wrong:
+			log.Warn().Str("path", it.Path).Str("remedy", it.Note).Msg("the volume is not as it must be")
+		case setup.Made, setup.Added:
+			log.Info().Str("path", it.Path).Str("note", it.Note).Msg("made")
+		}
 	}
 	return nil
 }

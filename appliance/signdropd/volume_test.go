@@ -57,6 +57,7 @@ func newVolume(t testing.TB, keys ...[]byte) *volume {
 	if report.Wrong() {
 		t.Fatalf("the new volume is not in order: %+v", report.Items)
 	}
+	v.ok(os.Remove(v.outbox(setup.NoticeFile))) // as partners do who have read it
 	return v
 }
 

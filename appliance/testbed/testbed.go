@@ -47,9 +47,29 @@ func (p *Partner) PublicKey() string {
 	return string(ssh.MarshalAuthorizedKey(p.key.PublicKey()))
 }
 
+// Named makes a person with a key of its own who signs for a company, or for the
+// administrators.
+func Named(company, name string) *Partner {
+	p := NewPartner(company + " " + name)
+	p.Company = company
+	return p
+}
+
+// Signer is the partner's key for a plan, under its name.
+func (p *Partner) Signer(name string) setup.Signer {
+	s, err := setup.ReadSigner([]byte(p.PublicKey()), name)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
 // Sign signs a request as ssh-keygen -Y sign does.
-func (p *Partner) Sign(data []byte) []byte {
-	sig, err := auth.SignFile(data, p.key, auth.NamespaceRequest)
+func (p *Partner) Sign(data []byte) []byte { return p.SignAs(data, auth.NamespaceRequest) }
+
+// SignAs is Sign for a namespace.
+func (p *Partner) SignAs(data []byte, namespace string) []byte {
+	sig, err := auth.SignFile(data, p.key, namespace)
 	if err != nil {
 		panic(err)
 	}

@@ -71,6 +71,9 @@ type File interface {
 	// comment for what a failure means.
 	Sync() error
 
+	// Truncate takes all bytes from the file (ftruncate(2) to nothing).
+	Truncate() error
+
 	// Chown gives the file to the group gid.
 	Chown(gid uint32) error
 
@@ -103,6 +106,12 @@ type Dir interface {
 	// told the holder to give the lease up.
 	Open(name string) (File, error)
 
+	// OpenWrite opens a regular file for writing over what it holds. It is meant
+	// for a secret that must not stay on the disk, and for an upload that was cut
+	// off and is gone on with: what is durable here is otherwise never changed in
+	// place.
+	OpenWrite(name string) (File, error)
+
 	// Create creates a file for writing that did not exist (O_EXCL).
 	Create(name string, perm fs.FileMode) (File, error)
 
@@ -114,6 +123,11 @@ type Dir interface {
 
 	// Stat describes the name itself, never what a link points to.
 	Stat(name string) (Info, error)
+
+	// StatIn describes sub/name, a name in a directory below, in one call and without
+	// a handle of that directory. It says whether something has changed, never what
+	// it is: unlike all other calls it may follow a link that has the name sub.
+	StatIn(sub, name string) (Info, error)
 
 	// StatDir describes the directory that the handle holds, whatever name it
 	// has by now.
@@ -127,6 +141,10 @@ type Dir interface {
 	// Replace renames name to toName in the same directory, replacing what is
 	// there. For state files only; an answer is never replaced.
 	Replace(name, toName string) error
+
+	// MoveOver renames name to to/toName, replacing what is there (renameat(2)). For
+	// files that may be lost only; an answer is never replaced.
+	MoveOver(name string, to Dir, toName string) error
 
 	// Remove removes a name that is not a directory.
 	Remove(name string) error

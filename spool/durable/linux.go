@@ -213,11 +213,15 @@ type dir struct {
 
 func (d *dir) in(name string) string { return d.path + "/" + name }
 
-func (d *dir) Open(name string) (File, error) {
+func (d *dir) Open(name string) (File, error) { return d.open(name, unix.O_RDONLY) }
+
+func (d *dir) OpenWrite(name string) (File, error) { return d.open(name, unix.O_RDWR) }
+
+func (d *dir) open(name string, flags int) (File, error) {
 	if err := checkName("open", name); err != nil {
 		return nil, err
 	}
-	fd, err := openat2(d.fd, name, unix.O_RDONLY, 0)
+	fd, err := openat2(d.fd, name, flags, 0)
 	if err == unix.EACCES {
 		// A device on a volume mounted nodev, or a FIFO that is not for us.
 		if info, serr := d.Stat(name); serr == nil && !info.Mode.IsRegular() {
@@ -281,6 +285,17 @@ func (d *dir) Stat(name string) (Info, error) {
 	return infoOf(&st), nil
 }
 
+func (d *dir) StatIn(sub, name string) (Info, error) {
+	if err := errors.Join(checkName("stat", sub), checkName("stat", name)); err != nil {
+		return Info{}, err
+	}
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstatat(d.fd, sub+"/"+name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
+		return Info{}, &fs.PathError{Op: "stat", Path: d.in(sub + "/" + name), Err: err}
+	}
+	return infoOf(&st), nil
+}
+
 func (d *dir) StatDir() (Info, error) {
 	var st unix.Stat_t
 	if err := retry(func() error { return unix.Fstatat(d.fd, "", &st, unix.AT_EMPTY_PATH) }); err != nil {
@@ -308,6 +323,18 @@ func (d *dir) Replace(name, toName string) error {
 		return err
 	}
 	return wrap("replace", d.in(toName), retry(func() error { return unix.Renameat(d.fd, name, d.fd, toName) }))
+}
+
+func (d *dir) MoveOver(name string, to Dir, toName string) error {
+	if err := errors.Join(checkName("move", name), checkName("move", toName)); err != nil {
+		return err
+	}
+	t, ok := to.(*dir)
+	if !ok {
+		return &fs.PathError{Op: "move", Path: d.in(name), Err: errors.New("internal error: target is on another kind of volume")}
+	}
+	err := retry(func() error { return unix.Renameat(d.fd, name, t.fd, toName) })
+	return wrap("move", d.in(name)+" to "+t.in(toName), err)
 }
 
 func (d *dir) Remove(name string) error {
@@ -419,6 +446,7 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *file) Write(p []byte) (int, error) {
+	f.fresh = false
 	done := 0
 	for done < len(p) {
 		n, err := unix.Write(f.fd, p[done:])
@@ -434,6 +462,7 @@ func (f *file) Write(p []byte) (int, error) {
 }
 
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	f.fresh = false
 	done := 0
 	for done < len(p) {
 		n, err := unix.Pwrite(f.fd, p[done:], off+int64(done))
@@ -464,6 +493,11 @@ func (f *file) Stat() (Info, error) {
 
 func (f *file) Sync() error {
 	return wrap("fsync", f.path(), retry(func() error { return unix.Fsync(f.fd) }))
+}
+
+func (f *file) Truncate() error {
+	f.fresh = false
+	return wrap("truncate", f.path(), retry(func() error { return unix.Ftruncate(f.fd, 0) }))
 }
 
 func (f *file) Chown(gid uint32) error {

@@ -11,7 +11,7 @@ import (
 
 // tiny is enough to see that every row is measured.
 var tiny = sizes{rounds: 2, batches: 2, bare: 5, files: 40, lines: 300, drops: 6,
-	few: 20, many: 2500, wallets: 30, past: 3000, shell: 3}
+	few: 20, many: 3500, wallets: 30, past: 3000, shell: 3}
 
 // TestSuite measures everything in the small, in this process. How fast it was is not
 // looked at.

@@ -40,7 +40,7 @@ func (b *bench) waiting(string) error {
 		return float64(b.sizes.few) / rep.Seconds, err
 	}
 	sampleMany := func() (float64, error) {
-		rep, err := many.p.onceFor(max(last, 0.02))
+		rep, err := many.p.onceFor(max(last, 0.06))
 		uMany.add(rep, rep.Answered)
 		return float64(rep.Answered) / rep.Seconds, err
 	}

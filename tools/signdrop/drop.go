@@ -124,7 +124,7 @@ func (s *submit) drop(p *parcel, signer *signer, old *rejectedNames) (v verdict,
 		// The appliance remembers: it would say the same once more.
 		return refused, path, nil
 	}
-	put, err := s.put(p, data, signer)
+	put, err := put(filepath.Join(s.dir, "inbox"), p.name, data, signer)
 	if err != nil {
 		return failed, "", err
 	}
@@ -165,8 +165,8 @@ func (p *parcel) load() ([]byte, error) {
 // between. A company that is let in without signatures would have it answered then,
 // and the signature refused for being alone. A signature that lies alone says
 // nothing to the appliance for 15 minutes, and doing it again completes it.
-func (s *submit) put(p *parcel, data []byte, signer *signer) (put bool, err error) {
-	request := filepath.Join(s.dir, "inbox", p.name)
+func put(inbox, name string, data []byte, signer *signer) (put bool, err error) {
+	request := filepath.Join(inbox, name)
 	there, err := os.ReadFile(request)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
@@ -175,7 +175,7 @@ func (s *submit) put(p *parcel, data []byte, signer *signer) (put bool, err erro
 	if waits && !bytes.Equal(there, data) {
 		return false, fmt.Errorf("another request waits in the inbox under this name: wait for its answer, or use another name (--name)")
 	}
-	sigPut, err := s.putSignature(request+spool.SigSuffix, data, signer)
+	sigPut, err := putSignature(request+spool.SigSuffix, data, signer)
 	if err != nil || waits {
 		return sigPut, err
 	}
@@ -192,7 +192,7 @@ func (s *submit) put(p *parcel, data []byte, signer *signer) (put bool, err erro
 const inboxMode = 0o644
 
 // putSignature writes the signature, unless a good one lies there.
-func (s *submit) putSignature(path string, data []byte, signer *signer) (put bool, err error) {
+func putSignature(path string, data []byte, signer *signer) (put bool, err error) {
 	there, err := os.ReadFile(path)
 	if err == nil {
 		if sig, err := auth.ParseSignature(there); err == nil && sig.Whole(data) {

@@ -29,8 +29,13 @@ func newInit() *cobra.Command {
 		Use:   "init",
 		Short: "Make a data volume, or add a company or a key to it",
 		Long: `Make the tree of a data volume. Where it exists already, only what is missing
-is made: nothing is ever changed, except that a key which is not listed yet is
-added to its list. So init also adds a company, a signer or an administrator.
+is made: nothing is ever changed, except that a signer's key which is not listed
+yet is added to its list. So init also adds a company or a signer.
+
+The administrators are set once, with the first --admin; after that only they
+themselves change who they are, by a command. The recipient that is printed is
+what requests with secrets (wallet.import, datakey.create, decrypt) are
+encrypted to.
 
 Keys are public keys: OpenSSH lines (the .pub file) or PEM. A key is named by
 its comment, or else by its file; the journal names who asked by that.
@@ -173,6 +178,7 @@ func printReport(w io.Writer, data string, plan setup.Plan, r *setup.Report) err
 		fmt.Fprintf(w, "\nnote: %s is not root's, so sshd will not take it as a ChrootDirectory\n",
 			filepath.Join(data, "spool", plan.Company))
 	}
+	fmt.Fprintf(w, "\nrecipient: %s (encrypt requests with secrets to it: age -r RECIPIENT)\n", r.Recipient)
 	next := "signdropd serve --data " + data
 	if plan.Company == "" && !anyCompany(data) {
 		next = "signdrop init --data " + data + " --company NAME --signer KEY.pub"

@@ -183,6 +183,7 @@ type entry struct {
 	Text      string `json:"text,omitempty"`
 	Algorithm string `json:"algorithm,omitempty"`
 	Signature string `json:"signature,omitempty"`
+	Uses      uint64 `json:"uses,omitzero"`
 	Result    string `json:"result,omitempty"`
 	Code      string `json:"code,omitempty"`
 	Final     bool   `json:"final,omitzero"`
@@ -203,7 +204,7 @@ func entryOf(e *journal.Event) entry {
 		Seq: e.Seq, Time: e.Time.Format(time.RFC3339Nano), Event: e.Kind, Company: text(e.Company), Name: text(e.Name), Line: e.Line,
 		Request: digest(e.Request), By: text(e.By), Key: text(e.Key), Type: text(e.Type), Wallet: text(e.Wallet),
 		Ledger: text(e.Ledger), Operation: text(e.Operation), Nonce: text(e.Nonce), Text: digest(e.Text),
-		Algorithm: text(e.Algorithm), Signature: text(e.Signature), Result: digest(e.Result), Code: text(e.Code),
+		Algorithm: text(e.Algorithm), Signature: text(e.Signature), Uses: e.Uses, Result: digest(e.Result), Code: text(e.Code),
 		Final: e.Final, Detail: text(e.Detail), Prev: hex.EncodeToString(e.Prev[:]),
 	}
 }

@@ -5,10 +5,12 @@
 //	signdrop request …          write a request file from flags
 //	signdrop submit FILE…       sign, drop into the inbox, wait for the answers
 //	signdrop verify RESULT…     check answers, offline
+//	signdrop courier            send answers to a Metacoin node, outside the appliance
 //	signdrop init               make a data volume, or add a company to it
 //	signdrop status             what is waiting, working, refused
 //	signdrop journal verify     check that no signature is missing from the record
 //	signdrop journal list       find any signature that was made
+//	signdrop import-walletkms   take over the keys of a walletKMS
 //
 // # Exit codes
 //

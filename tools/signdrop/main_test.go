@@ -32,6 +32,9 @@ func TestScripts(t *testing.T) {
 			"fake":    cmdFake,
 			"compose": cmdCompose,
 			"journal": cmdJournal,
+
+			"kms":          cmdKMS,
+			"signtransfer": cmdSignTransfer,
 		},
 	})
 }
@@ -44,7 +47,12 @@ func prepare(env *testscript.Env) error {
 	env.Setenv("TO", "MT663ea1bfffe5038f3f0cf667f14c42b381fc59")
 	env.Setenv("NONCE", "0123456789abcdef0123456789abcdef01234567")
 	env.Setenv("TWO_KEYS", "key.pub\nbob.pub") // a script cannot write a line end
-	env.Setenv("HOME", env.WorkDir)            // no agent, no configuration of whoever runs this
+	datakeys, err := filepath.Abs("../../keyfs/datakey/testdata")
+	if err != nil {
+		return err
+	}
+	env.Setenv("DATAKEYS", datakeys)
+	env.Setenv("HOME", env.WorkDir) // no agent, no configuration of whoever runs this
 	if err := wrap(env); err != nil {
 		return err
 	}

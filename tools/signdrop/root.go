@@ -50,11 +50,11 @@ makes that pleasant for partners, operators and auditors.`,
 		&cobra.Group{ID: groupPartner, Title: "For partners:"},
 		&cobra.Group{ID: groupOperator, Title: "For operators and auditors:"},
 	)
-	for _, c := range []*cobra.Command{newRequest(), newSubmit(), newVerify()} {
+	for _, c := range []*cobra.Command{newRequest(), newSubmit(), newVerify(), newCourier()} {
 		c.GroupID = groupPartner
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{newInit(), newStatus(), newJournal()} {
+	for _, c := range []*cobra.Command{newInit(), newStatus(), newJournal(), newImportWalletKMS()} {
 		c.GroupID = groupOperator
 		root.AddCommand(c)
 	}
@@ -131,7 +131,8 @@ func flagsFromEnvironment(cmd *cobra.Command) (err error) {
 }
 
 // usageTemplate is cobra's, shorter: a page of help should fit a terminal.
-const usageTemplate = `Usage:{{if .HasAvailableSubCommands}}
+const usageTemplate = `Usage:{{if .Annotations.runs}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
   {{.CommandPath}} COMMAND{{else}}
   {{.UseLine}}{{end}}{{if .HasExample}}
 

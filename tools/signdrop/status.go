@@ -196,7 +196,11 @@ func readCompany(data, name string) (*companyStatus, error) {
 				c.Working++
 			}
 		}},
-		{filepath.Join("spool", name, "outbox"), func(string) { c.Answered++ }},
+		{filepath.Join("spool", name, "outbox"), func(n string) {
+			if strings.Contains(n, ".result.") { // and not a notice, or a command's status
+				c.Answered++
+			}
+		}},
 		{filepath.Join("spool", name, "rejected"), func(n string) {
 			if strings.HasSuffix(n, spool.ReasonSuffix) {
 				c.Refused++

@@ -81,6 +81,7 @@ var behaviours = []struct {
 	{"a file opened for reading cannot be written", readOnly},
 	{"stat tells of a file", statFile},
 	{"stat does not follow a link", statLink},
+	{"stat in a directory below", statIn},
 	{"times advance with every change", times},
 	{"an open file that is stat'ed after reading shows what is there now", statAfterRead},
 	{"hard links are counted", hardLinks},
@@ -91,6 +92,10 @@ var behaviours = []struct {
 	{"move keeps a directory out of itself", moveBelowItself},
 	{"replace takes the place of a file", replace},
 	{"replace of one kind by the other fails", replaceKinds},
+	{"move over takes the place of a file", moveOver},
+	{"move over of one kind by the other fails", moveOverKinds},
+	{"a file opened for writing is written over", openWrite},
+	{"open for writing refuses what is not a regular file", openWriteRefuses},
 	{"remove does not remove a directory", removeKinds},
 	{"rmdir removes only an empty directory", removeDir},
 	{"a handle holds its directory, not its name", handleHoldsDirectory},
@@ -303,14 +308,24 @@ func subRefuses(v *volume) {
 // withName lists every call that takes a name.
 func withName(d durable.Dir) map[string]func(name string) error {
 	return map[string]func(name string) error{
-		"open":          func(n string) error { _, err := d.Open(n); return err },
-		"create":        func(n string) error { _, err := d.Create(n, 0o600); return err },
-		"mkdir":         func(n string) error { return d.Mkdir(n, 0o700) },
-		"sub":           func(n string) error { _, err := d.Sub(n); return err },
-		"stat":          func(n string) error { _, err := d.Stat(n); return err },
+		"open":    func(n string) error { _, err := d.Open(n); return err },
+		"create":  func(n string) error { _, err := d.Create(n, 0o600); return err },
+		"mkdir":   func(n string) error { return d.Mkdir(n, 0o700) },
+		"sub":     func(n string) error { _, err := d.Sub(n); return err },
+		"stat":    func(n string) error { _, err := d.Stat(n); return err },
+		"stat in": func(n string) error { _, err := d.StatIn(n, "name"); return err },
+		"stat in it": func(n string) error {
+			d.Mkdir("dir", 0o700)
+			defer d.RemoveDir("dir")
+			_, err := d.StatIn("dir", n)
+			return err
+		},
 		"move":          func(n string) error { return d.Move(n, d, "free") },
 		"move to":       func(n string) error { return d.Move("a", d, n) },
 		"replace":       func(n string) error { return d.Replace(n, "free") },
+		"open to write": func(n string) error { _, err := d.OpenWrite(n); return err },
+		"move over":     func(n string) error { return d.MoveOver(n, d, "free") },
+		"move over to":  func(n string) error { return d.MoveOver("a", d, n) },
 		"replace to":    func(n string) error { return d.Replace("a", n) },
 		"remove":        func(n string) error { return d.Remove(n) },
 		"rmdir":         func(n string) error { return d.RemoveDir(n) },
@@ -370,7 +385,7 @@ func longNames(v *volume) {
 
 func missing(v *volume) {
 	calls := withName(v.root)
-	for _, call := range []string{"open", "sub", "stat", "move", "replace", "remove", "rmdir", "read file", "sub, by parts"} {
+	for _, call := range []string{"open", "open to write", "move over", "sub", "stat", "move", "replace", "remove", "rmdir", "read file", "sub, by parts"} {
 		v.want(calls[call]("missing"), fs.ErrNotExist, call)
 	}
 	// A name is missing also where the target of the move is taken.
@@ -465,6 +480,27 @@ func statFile(v *volume) {
 	v.must(err)
 	if byName != byHandle || byName.Mode != fs.ModeDir|0o700 {
 		v.Errorf("stat of a directory by name and by handle: %+v, %+v", byName, byHandle)
+	}
+}
+
+func statIn(v *volume) {
+	d := v.mkdir(v.root, "dir")
+	v.write(d, "a", "12345")
+	v.plant.Symlink("a", "dir/link")
+	for _, name := range []string{"a", "link"} {
+		want, err := d.Stat(name)
+		v.must(err)
+		if got, err := v.root.StatIn("dir", name); err != nil || got != want {
+			v.Errorf("%s: got %+v, %v, want %+v", name, got, err, want)
+		}
+	}
+	v.write(v.root, "file", "")
+	for _, c := range []struct {
+		sub, name string
+		want      error
+	}{{"dir", "missing", fs.ErrNotExist}, {"missing", "a", fs.ErrNotExist}, {"file", "a", unix.ENOTDIR}} {
+		_, err := v.root.StatIn(c.sub, c.name)
+		v.want(err, c.want, c.sub+"/"+c.name)
 	}
 }
 
@@ -692,6 +728,80 @@ func replaceKinds(v *volume) {
 		v.write(v.root, "b", "new")
 		v.must(v.root.Replace("b", "x"))
 		v.content(v.root, "x", "new")
+	})
+}
+
+func moveOver(v *volume) {
+	from, to := v.mkdir(v.root, "from"), v.mkdir(v.root, "to")
+	v.write(from, "new", "new")
+	v.write(to, "old", "old")
+	reader, err := to.Open("old")
+	v.must(err)
+	defer reader.Close()
+	v.must(from.MoveOver("new", to, "old"))
+	v.names(from)
+	v.names(to, "old")
+	v.content(to, "old", "new")
+	if got, err := durable.ReadAll(reader, 3); string(got) != "old" || err != nil {
+		v.Errorf("who had the old file open reads %q, %v", got, err)
+	}
+	v.must(to.MoveOver("old", from, "free"))
+	v.names(to)
+	v.content(from, "free", "new")
+}
+
+func moveOverKinds(v *volume) {
+	from := v.mkdir(v.root, "from")
+	d := v.mkdir(v.root, "d")
+	v.write(from, "a", "data")
+	v.want(from.MoveOver("a", v.root, "d"), durable.ErrNotRegular, "moving a file over a directory")
+	v.want(v.root.MoveOver("d", from, "a"), durable.ErrNotRegular, "moving a directory over a file")
+	v.want(v.root.MoveOver("d", d, "below"), unix.EINVAL, "moving a directory into itself")
+	v.names(from, "a")
+}
+
+func openWrite(v *volume) {
+	v.write(v.root, "a", "secret bytes")
+	before, err := v.root.Stat("a")
+	v.must(err)
+	f, err := v.root.OpenWrite("a")
+	v.must(err)
+	defer f.Close()
+	if got, err := durable.ReadAll(f, before.Size); string(got) != "secret bytes" || err != nil {
+		v.Errorf("reading: got %q, %v", got, err)
+	}
+	_, err = f.WriteAt(make([]byte, 6), 0)
+	v.must(err)
+	v.must(f.Sync())
+	v.content(v.root, "a", "\x00\x00\x00\x00\x00\x00 bytes")
+	v.must(f.Truncate())
+	v.content(v.root, "a", "")
+	after, err := f.Stat()
+	v.must(err)
+	if after.Ino != before.Ino || after.Size != 0 {
+		v.Errorf("it is another file: %+v, %+v", before, after)
+	}
+	v.must(f.Truncate()) // of nothing
+	_, err = f.WriteAt([]byte("x"), 0)
+	v.must(err)
+	v.content(v.root, "a", "x")
+
+	r, err := v.root.Open("a")
+	v.must(err)
+	defer r.Close()
+	v.want(r.Truncate(), unix.EINVAL, "truncating a file that is open for reading")
+	v.content(v.root, "a", "x")
+}
+
+func openWriteRefuses(v *volume) {
+	v.must(v.root.Mkdir("d", 0o700))
+	_, err := v.root.OpenWrite("d")
+	v.want(err, durable.ErrNotRegular, "opening a directory for writing")
+	v.eachSpecial(func(v *volume, _ fs.FileMode) {
+		v.promptly("open for writing", func() {
+			_, err := v.root.OpenWrite("x")
+			v.want(err, durable.ErrNotRegular, "opening for writing")
+		})
 	})
 }
 

@@ -116,7 +116,11 @@ func (d *dir) lookupFree(name string) error {
 	return err
 }
 
-func (d *dir) Open(name string) (durable.File, error) {
+func (d *dir) Open(name string) (durable.File, error) { return d.open(name, false) }
+
+func (d *dir) OpenWrite(name string) (durable.File, error) { return d.open(name, true) }
+
+func (d *dir) open(name string, writable bool) (durable.File, error) {
 	if err := checkName(OpOpen, name); err != nil {
 		return nil, err
 	}
@@ -135,7 +139,7 @@ func (d *dir) Open(name string) (durable.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{handle: h}, nil
+	return &file{handle: h, writable: writable}, nil
 }
 
 func (d *dir) Create(name string, perm fs.FileMode) (durable.File, error) {
@@ -214,6 +218,28 @@ func (d *dir) Stat(name string) (durable.Info, error) {
 	return info, err
 }
 
+func (d *dir) StatIn(sub, name string) (durable.Info, error) {
+	if err := errors.Join(checkName(OpStat, sub), checkName(OpStat, name)); err != nil {
+		return durable.Info{}, err
+	}
+	var info durable.Info
+	err := d.call(OpStat, d.in(sub+"/"+name), func() error {
+		in, err := d.lookup(sub)
+		if err == nil && !in.mode.IsDir() {
+			err = unix.ENOTDIR
+		}
+		if err != nil {
+			return err
+		}
+		n, err := d.v.lookup(in, name)
+		if err == nil {
+			info = n.info()
+		}
+		return err
+	})
+	return info, err
+}
+
 func (d *dir) StatDir() (durable.Info, error) { return d.stat() }
 
 func (d *dir) Move(name string, to durable.Dir, toName string) error {
@@ -257,6 +283,33 @@ func (d *dir) Replace(name, toName string) error {
 			return err
 		}
 		_, err = d.v.rename("replace "+both, d.node, name, n, d.node, toName)
+		return err
+	})
+}
+
+func (d *dir) MoveOver(name string, to durable.Dir, toName string) error {
+	if err := errors.Join(checkName(OpReplace, name), checkName(OpReplace, toName)); err != nil {
+		return err
+	}
+	t, ok := to.(*dir)
+	if !ok || t.v != d.v {
+		return failure(OpReplace, d.in(name), errors.New("internal error: target is on another volume"))
+	}
+	both := d.in(name) + " to " + t.in(toName)
+	return d.call(OpReplace, both, func() error {
+		if err := d.v.usable(t.handle); err != nil {
+			return err
+		}
+		n, err := d.lookup(name)
+		switch {
+		case err != nil:
+			return err
+		case t.node.nlink == 0:
+			return unix.ENOENT
+		case n.mode.IsDir() && slices.Contains(d.v.above(t.node.ino), n):
+			return unix.EINVAL
+		}
+		_, err = d.v.rename("replace "+both, d.node, name, n, t.node, toName)
 		return err
 	})
 }
@@ -443,6 +496,17 @@ func (f *file) write(p []byte, off int64) (n int, err error) {
 		}
 	}})
 	return n, err
+}
+
+// Truncate has no half way: a crash within it is a crash before it.
+func (f *file) Truncate() error {
+	return f.call(OpTruncate, f.path, func() error {
+		if !f.writable {
+			return unix.EINVAL
+		}
+		f.v.truncate(f.node)
+		return nil
+	})
 }
 
 func (f *file) Sync() error {

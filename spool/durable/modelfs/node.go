@@ -141,6 +141,18 @@ func (v *Volume) write(n *node, p []byte, off int64) int {
 	return len(p)
 }
 
+// truncate takes all bytes from the file.
+func (v *Volume) truncate(n *node) {
+	v.unsynced(n)
+	if n.nlink > 0 {
+		v.used -= int64(len(n.data))
+	}
+	n.data, n.hole = nil, 0
+	n.writes = append(n.writes, write{truncate: true})
+	n.mtime = v.now()
+	n.ctime = n.mtime
+}
+
 // place returns data with p at off, and zeros between where there is a gap. What
 // it overwrites it copies first.
 func place(data, p []byte, off int64) []byte {

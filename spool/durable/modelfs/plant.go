@@ -104,10 +104,7 @@ func (v *Volume) writeFile(path string, data []byte) []*record {
 		panic(fmt.Sprintf("modelfs: %q is not a regular file", path))
 	}
 	if n.size() > 0 {
-		v.unsynced(n)
-		v.used -= int64(len(n.data))
-		n.data, n.hole = nil, 0
-		n.writes = append(n.writes, write{truncate: true})
+		v.truncate(n)
 	}
 	if v.write(n, data, 0) < len(data) {
 		panic(fmt.Sprintf("modelfs: no space to plant %q", path))

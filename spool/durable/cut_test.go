@@ -12,9 +12,9 @@ import (
 	"signdrop/spool/durable"
 )
 
-// TestOpenWrite: what exists is opened for writing and cut; what is not a regular
+// TestCut: what exists is opened for writing and cut; what is not a regular
 // file is not opened, nor is what a link leads to.
-func TestOpenWrite(t *testing.T) {
+func TestCut(t *testing.T) {
 	dir := t.TempDir()
 	outside := filepath.Join(t.TempDir(), "outside")
 	for _, name := range []string{filepath.Join(dir, "file"), outside} {
@@ -39,12 +39,11 @@ func TestOpenWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	d := root.(durable.Resumer)
 	for name, want := range map[string]error{
 		"none": fs.ErrNotExist, "link": durable.ErrNotRegular, "inner": durable.ErrNotRegular, "dir": durable.ErrNotRegular,
 		"fifo": durable.ErrNotRegular, "": fs.ErrInvalid, "..": fs.ErrInvalid, "../x": fs.ErrInvalid, "dir/x": fs.ErrInvalid,
 	} {
-		f, err := d.OpenWrite(name)
+		f, err := root.OpenWrite(name)
 		if !errors.Is(err, want) {
 			t.Errorf("%q: %v, want %v", name, err, want)
 		}
@@ -52,11 +51,11 @@ func TestOpenWrite(t *testing.T) {
 			f.Close()
 		}
 	}
-	f, err := d.OpenWrite("file")
+	f, err := root.OpenWrite("file")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.(durable.Truncater).Truncate(3); err != nil {
+	if err := f.(durable.Cutter).Cut(3); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.WriteAt([]byte("tinue"), 3); err != nil {

@@ -1,0 +1,54 @@
+package answer
+
+import (
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Member is a member of an answer that has no type of its own here.
+type Member struct {
+	Name  string
+	Value any // what JSON can say
+}
+
+// AppendResult appends the answer to a request of type typ: "TYPE.result", its
+// verdict, and what else it says, in order. Members whose value is "" are left out.
+func AppendResult(dst []byte, h Head, typ, verdict string, members ...Member) []byte {
+	dst = h.append(dst, typ+".result", verdict)
+	for _, m := range members {
+		if m.Value == "" {
+			continue
+		}
+		v, err := json.Marshal(m.Value, json.Deterministic(true))
+		if err != nil {
+			panic(fmt.Sprintf("internal error: an answer's %s cannot be written: %v", m.Name, err))
+		}
+		dst = append(dst, `,"`...)
+		dst = append(dst, m.Name...)
+		dst = append(dst, `":`...)
+		dst = append(dst, v...)
+	}
+	return append(dst, "}\n"...)
+}
+
+// WalletEntry is a wallet in the answer to wallet.list.
+type WalletEntry struct {
+	Wallet    string `json:"wallet"`
+	Address   string `json:"address,omitempty"`
+	Curve     string `json:"curve,omitempty"`
+	PublicKey string `json:"public_key,omitempty"` // PEM
+	Status    string `json:"status"`               // "active", "disabled" or "damaged"
+	NotAfter  string `json:"not_after,omitempty"`  // RFC 3339
+
+	Signed     uint64 `json:"signed"`                // signatures that are on record
+	LastSigned string `json:"last_signed,omitempty"` // time of the newest, RFC 3339
+}
+
+// CompanyEntry is a company in the answer to company.list.
+type CompanyEntry struct {
+	Company string `json:"company"`
+	Name    string `json:"name,omitempty"`
+	Status  string `json:"status"` // "active", "disabled" or "damaged"
+	Signers int    `json:"signers"`
+}

@@ -1,0 +1,80 @@
+package appliance
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"signdrop/spool/durable"
+)
+
+// Answers that cannot be made again from the request and the journal, because they
+// say how something was at that time or because they are encrypted, are kept:
+//
+//	kept/<company>/<first two digits>/<request_sha256>
+//
+// with the very bytes of the answer, whose digest is in the journal.
+
+// keep writes the task's answer there. It is durable with the group's sync.
+//
+// Crash: without the journal's entry the file is of no worth, and written anew when
+// the request is answered anew.
+func (a *Appliance) keepAnswer(t *task) error {
+	name := hex.EncodeToString(t.digest[:])
+	d, err := a.keptDir(t.it.Company, name)
+	if err != nil {
+		return fmt.Errorf("keeping the answer: %w", err)
+	}
+	defer d.Close()
+	if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keeping the answer: %w", err)
+	}
+	if err := durable.WriteNew(d, name, 0o600, bytes.Join(t.product, nil)); err != nil {
+		return fmt.Errorf("keeping the answer: %w", err)
+	}
+	return nil
+}
+
+func (a *Appliance) keptDir(company, name string) (durable.Dir, error) {
+	d, err := a.root.Sub("kept")
+	for _, next := range []string{company, name[:2]} {
+		if err != nil {
+			return nil, err
+		}
+		up := d
+		// Another worker may make it at the same time.
+		if err = up.Mkdir(next, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
+			d, err = up.Sub(next)
+		}
+		up.Close()
+	}
+	return d, err
+}
+
+// keptAnswer returns the answer that was kept, nil if there is none with this
+// digest.
+func (a *Appliance) keptAnswer(company string, request, result [32]byte) ([]byte, error) {
+	name := hex.EncodeToString(request[:])
+	d, err := durable.SubPath(a.root, "kept", company, name[:2])
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	data, err := durable.ReadFile(d, name, maxKept)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil || sha256.Sum256(data) != result {
+		return nil, err
+	}
+	return data, nil
+}
+
+// maxKept is more than any answer has, in bytes.
+const maxKept = 1 << 30
