@@ -1,0 +1,334 @@
+package appliance_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"signdrop/appliance"
+	"signdrop/appliance/auth"
+	"signdrop/appliance/reason"
+	"signdrop/appliance/testbed"
+)
+
+// What this file tries was found by a reviewer who meant harm. Each attack must come
+// to nothing, and to nothing for the others.
+
+// once runs the appliance until nothing is left to do.
+func (r *rig) once() {
+	r.t.Helper()
+	a, err := appliance.Open(r.vol, r.cfg)
+	r.ok(err)
+	r.cfg.AllowNew = false
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r.ok(a.Once(ctx))
+	r.ok(a.Close())
+}
+
+// claimed puts a command into work/ as a crash leaves it, with its note or without.
+func (r *rig) claimed(name, text string, note bool, signers ...*testbed.Partner) {
+	r.t.Helper()
+	r.ok(os.MkdirAll(r.path("work", "admin"), 0o700))
+	r.ok(os.WriteFile(r.path("work", "admin", name), []byte(text), 0o600))
+	for i, s := range signers {
+		r.ok(os.WriteFile(r.path("work", "admin", fmt.Sprintf("%s.s%d.sig", name, i)), s.SignAs([]byte(text), auth.NamespaceAdmin), 0o600))
+	}
+	if note {
+		r.ok(os.MkdirAll(r.path("db", "admins", "approved"), 0o700))
+		r.ok(os.WriteFile(r.path("db", "admins", "approved", fmt.Sprintf("%x", sha256.Sum256([]byte(text)))), []byte("ann\nSHA256:a\n"), 0o600))
+	}
+}
+
+func (r *rig) read(elem ...string) string {
+	data, _ := os.ReadFile(r.path(elem...))
+	return string(data)
+}
+
+// TestNoPoison: values that pass every form and fail later refuse the request, and
+// do not stop the appliance, now or at each start.
+func TestNoPoison(t *testing.T) {
+	r := newRig(t)
+	r.admins(1)
+	key := plantDataKey(t, r)
+	r.serve()
+	// An age recipient of low order: 32 zero bytes.
+	const low = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z"
+	for i, c := range []struct {
+		text string
+		want reason.Code
+	}{
+		{`{"type":"wallet.create","curve":"P-256","wallet_not_after":"1969-01-01T00:00:00Z"}`, reason.FieldInvalid},
+		{`{"type":"wallet.create","curve":"P-256","wallet_not_after":"9999-12-31T23:59:59-12:00"}`, reason.FieldInvalid},
+		{`{"type":"wallet.create","curve":"P-256","not_after":"0001-01-01T00:00:00Z"}`, reason.FieldInvalid},
+		{fmt.Sprintf(`{"type":"decrypt","key":%q,"format":"jwe","ciphertext":"x","passphrase":"correct horse 12","recipient":%q}`, key, low), reason.FieldInvalid},
+	} {
+		name := fmt.Sprintf("p%d.json.age", i)
+		data := r.seal(c.text)
+		r.drop(r.acme, name, data)
+		if got := r.reason(fmt.Sprintf("p%d", i)); got.Code != string(c.want) {
+			t.Errorf("%s: refused as %s (%s)", c.text, got.Code, got.Message)
+		}
+	}
+	// A company whose files are in disorder.
+	r.ok(os.MkdirAll(r.path("db", "companies", "broken"), 0o700))
+	r.ok(os.WriteFile(r.path("db", "companies", "broken", "company.json"), []byte("{"), 0o600))
+	r.command("broken.json", create("broken", ann), ann)
+	r.refusedCommand("broken.json", reason.OperatorNeeded)
+	// A policy that grows when it is written for people, before another line.
+	r.command("two.jsonl", `{"type":"company.create","company":"c1","signers":["`+strings.TrimSpace(ann.PublicKey())+`"],"policy":{"replace":false,"data":"safe","max_age":"24h"}}`+"\n"+
+		`{"policy":{"data":"none"},"type":"policy.set","company":"acme"}`+"\n", ann)
+	r.wait("spool", "admin", "outbox", "two.result.jsonl")
+	if got := r.read("db", "companies", "acme", "policy.json"); !strings.Contains(got, `"none"`) || strings.Contains(got, "max_age") {
+		t.Errorf("the second line's policy is %s", got)
+	}
+	r.answer("alive.json", []byte(`{"type":"wallet.create","curve":"P-256"}`))
+}
+
+// TestConsentCannotBeAvoided: a company's signers change with its consent only, in
+// whatever file the command comes.
+func TestConsentCannotBeAvoided(t *testing.T) {
+	r := newRig(t, "gone")
+	r.admins(1)
+	r.serve()
+	before := r.read("db", "companies", "acme", "allowed_signers")
+	update := fmt.Sprintf(`{"type":"company.update","company":"acme","signers":[%q]}`, testbed.Named("acme", "mallory").PublicKey())
+	waits := func(name string) {
+		t.Helper()
+		status := r.wait("spool", "admin", "outbox", name)
+		if !bytes.Contains(status, []byte("a signer of company")) && !bytes.Contains(status, []byte("being enabled")) {
+			t.Errorf("%s: %s", name, status)
+		}
+	}
+	r.command("plain.json", update, ann)
+	waits("plain.status.json")
+	r.command("batch.jsonl", `{"type":"batch"}`+"\n"+update+"\n", ann)
+	waits("batch.status.json")
+	data := r.seal(update)
+	r.put("admin", "sealed.json.age.ann.sig", ann.SignAs(data, auth.NamespaceAdmin))
+	r.put("admin", "sealed.json.age", data)
+	waits("sealed.status.json")
+	// An administrator who is a signer too is one person.
+	r.ok(os.WriteFile(r.path("db", "companies", "gone", "allowed_signers"), []byte("ann "+ann.PublicKey()), 0o600))
+	r.command("both.json", `{"type":"company.update","company":"gone","name":"x"}`, ann)
+	r.put("admin", "both.json.gone.sig", ann.SignAs([]byte(`{"type":"company.update","company":"gone","name":"x"}`), auth.NamespaceApprove))
+	waits("both.status.json")
+	// The company agrees first, and the administrators come later.
+	text := `{"type":"company.update","company":"acme","name":"Acme"}`
+	r.put("admin", "first.json.acme.sig", r.acme.SignAs([]byte(text), auth.NamespaceApprove))
+	r.put("admin", "first.json", []byte(text))
+	r.wait("spool", "admin", "outbox", "first.status.json")
+	r.put("admin", "first.json.ann.sig", ann.SignAs([]byte(text), auth.NamespaceAdmin))
+	r.done("first.json")
+	if after := r.read("db", "companies", "acme", "allowed_signers"); after != before {
+		t.Errorf("the signers are now\n%s", after)
+	}
+	for _, name := range []string{"plain.result.json", "batch.result.jsonl", "sealed.result.json", "both.result.json"} {
+		if exists(r.path("spool", "admin", "outbox", name)) {
+			t.Errorf("%s is there", name)
+		}
+	}
+}
+
+// TestNoteIsNoSignature: what is noted of an approved command serves to finish it
+// after a crash, and nobody who drops the same bytes.
+func TestNoteIsNoSignature(t *testing.T) {
+	const text = `{"type":"company.disable","company":"acme"}`
+	for what, prepare := range map[string]func(r *rig){
+		"left behind": func(r *rig) { r.claimed("off.json", text, true); r.ok(os.Remove(r.path("work", "admin", "off.json"))) },
+		"name taken": func(r *rig) {
+			r.claimed("off.json", text, true, ann, bob)
+			r.ok(os.WriteFile(r.path("spool", "admin", "outbox", "off.result.json"), []byte("x"), 0o600))
+		},
+		"refused before": func(r *rig) {
+			r.claimed("off.json", text, true, ann, bob)
+			r.ok(os.WriteFile(r.path("spool", "admin", "rejected", "off.reason.json"), fmt.Appendf(nil,
+				`{"type":"refusal","verdict":"refused","request_sha256":"%x","name":"off.json","code":"operator-needed","message":"m","hint":"h","retry":true}`+"\n", sha256.Sum256([]byte(text))), 0o600))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t)
+			r.admins(2)
+			prepare(r)
+			r.once()
+			r.empty("db", "admins", "approved")
+			r.put("admin", "evil.json", []byte(text))
+			r.put("admin", "evil.json.sig", []byte("garbage"))
+			r.once()
+			if exists(r.path("spool", "admin", "outbox", "evil.result.json")) || strings.Contains(r.read("db", "companies", "acme", "company.json"), "disabled") {
+				t.Error("a command was carried out without a signature")
+			}
+		})
+	}
+}
+
+// TestOneVerdictWhateverHappened: what is on record stays the verdict after a crash,
+// although those who asked may not ask any more.
+func TestOneVerdictWhateverHappened(t *testing.T) {
+	r := newRig(t)
+	r.admins(1)
+	stop := r.serve()
+	r.command("set.json", fmt.Sprintf(`{"type":"admins.set","threshold":1,"admins":[%q]}`, testbed.Named("admin", "dora").PublicKey()), ann)
+	r.done("set.json")
+	w := r.wallet("P-256")
+	pay := r.answer("pay.json", testbed.DataRequest(w, "pay"))
+	stop()
+	// As if the crash had come before they were put away.
+	for company, name := range map[string]string{"admin": "set.json", "acme": "pay.json"} {
+		files, err := filepath.Glob(r.path("archive", company, "*", "*", "*-"+name+"*"))
+		r.ok(err)
+		for _, f := range files {
+			_, base, _ := strings.Cut(filepath.Base(f), "-")
+			r.ok(os.Rename(f, r.path("work", company, base)))
+		}
+	}
+	file := r.path("db", "companies", "acme", "company.json")
+	r.ok(os.WriteFile(file, bytes.Replace([]byte(r.read("db", "companies", "acme", "company.json")), []byte("active"), []byte("disabled"), 1), 0o600))
+	r.once()
+	r.empty("spool", "admin", "rejected")
+	r.empty("spool", "acme", "rejected")
+	if again := r.parse(r.wait("spool", "acme", "outbox", "pay.result.json")); again.Signature != pay.Signature {
+		t.Error("the answer has changed")
+	}
+}
+
+// TestRedoIsFinished: a command that was begun before a crash is finished, although
+// its time is over by now.
+func TestRedoIsFinished(t *testing.T) {
+	r := newRig(t)
+	r.admins(3)
+	dora := testbed.Named("admin", "dora")
+	past := time.Now().Add(-time.Second).UTC().Format(time.RFC3339)
+	r.claimed("set.json", fmt.Sprintf(`{"type":"admins.set","threshold":1,"admins":[%q],"not_after":%q}`, dora.PublicKey(), past), true, ann, bob, carl)
+	// Its first half was done.
+	r.ok(os.WriteFile(r.path("db", "admins", "allowed_signers"), []byte("dora "+dora.PublicKey()), 0o600))
+	r.once()
+	r.done("set.json")
+	if got := r.read("db", "admins", "threshold"); got != "1\n" {
+		t.Errorf("the threshold is %q", got)
+	}
+}
+
+// TestAllOrNothing: an all-or-nothing file does nothing that it could not take back.
+func TestAllOrNothing(t *testing.T) {
+	r := newRig(t, "beta")
+	r.admins(1)
+	r.serve()
+	r.command("run.jsonl", `{"type":"batch","on_error":"abort"}`+"\n"+`{"type":"company.disable","company":"beta"}`+"\n"+create("acme", ann)+"\n", ann)
+	r.parse(r.wait("spool", "admin", "rejected", "run.reason.json"))
+	if got := r.read("db", "companies", "beta", "company.json"); !strings.Contains(got, "active") {
+		t.Errorf("beta is %s", got)
+	}
+	r.drop(r.acme, "in.jsonl.age", r.seal(`{"type":"batch","on_error":"abort"}`+"\n"+importRequest(t, "a")+"\n"+`{"type":"no"}`+"\n"))
+	r.reason("in")
+	if exists(r.path("db", "companies", "acme", "wallets")) {
+		t.Error("a wallet was made")
+	}
+}
+
+// TestTooMuchInOne: a batch cannot keep the others waiting with what takes long.
+func TestTooMuchInOne(t *testing.T) {
+	r := newRig(t)
+	r.serve()
+	r.drop(r.acme, "lists.jsonl", []byte(strings.Repeat(`{"type":"wallet.list"}`+"\n", 17)))
+	r.drop(r.acme, "keys.jsonl.age", r.seal(strings.Repeat(`{"type":"datakey.create","passphrase":"correct horse 12"}`+"\n", 17)))
+	for _, base := range []string{"lists", "keys"} {
+		if got := r.reason(base); got.Code != string(reason.BatchTooLong) {
+			t.Errorf("%s: refused as %s", base, got.Code)
+		}
+	}
+	if exists(r.path("db", "companies", "acme", "datakeys")) {
+		t.Error("a data key was made")
+	}
+}
+
+// TestGuessing: nothing that comes between wrong passphrases makes them free.
+func TestGuessing(t *testing.T) {
+	r := newRig(t)
+	key := plantDataKey(t, r)
+	r.serve()
+	me, err := age.GenerateX25519Identity()
+	r.ok(err)
+	ct := r.answer("ct.json", fmt.Appendf(nil, `{"type":"encrypt","key":%q,"text":"x"}`, key)).Ciphertext
+	guess := func(i int, ciphertext string) string {
+		t.Helper()
+		name := fmt.Sprintf("g%d", i)
+		r.drop(r.acme, name+".json.age", r.seal(fmt.Sprintf(`{"type":"decrypt","key":%q,"format":"rsa-oaep-sha256","ciphertext":%q,"passphrase":"guess %d of many","recipient":%q}`,
+			key, ciphertext, i, me.Recipient())))
+		return r.reason(name).Code
+	}
+	for i := range 5 {
+		if got := guess(2*i, ct); got != string(reason.PassphraseWrong) {
+			t.Fatalf("guess %d: %s", i, got)
+		}
+		if got := guess(2*i+1, "AAAA"); got != string(reason.CiphertextInvalid) && got != string(reason.PassphraseWait) {
+			t.Fatalf("a ciphertext that is none: %s", got)
+		}
+	}
+	if got := guess(100, ct); got != string(reason.PassphraseWait) {
+		t.Errorf("after five wrong ones: %s", got)
+	}
+}
+
+// TestSecretsDoNotStay: what was encrypted for its secret is wiped when it is
+// answered, and what came in the clear whatever else is wrong with it.
+func TestSecretsDoNotStay(t *testing.T) {
+	r := newRig(t)
+	stop := r.serve()
+	const phrase = `{"type":"datakey.create","passphrase":"correct horse battery staple"`
+	for name, text := range map[string]string{
+		"typo.json": phrase + `,"titel":"x"}`, "cut.json": phrase, "unsigned.json": phrase + "}", "stranger.json": phrase + "}",
+	} {
+		switch name {
+		case "unsigned.json":
+		case "stranger.json":
+			r.put("acme", name+".sig", testbed.NewPartner("x").Sign([]byte(text)))
+		default:
+			r.put("acme", name+".sig", r.acme.Sign([]byte(text)))
+		}
+		r.put("acme", name, []byte(text))
+		if got := r.reason(strings.TrimSuffix(name, ".json")); got.Code != string(reason.SecretInTheClear) {
+			t.Errorf("%s: refused as %s", name, got.Code)
+		}
+	}
+	pem, _ := testKey(t, "prime256v1")
+	r.put("acme", "k.json.age", []byte(pem))
+	r.put("acme", "k.json.age.sig", r.acme.Sign([]byte(pem)))
+	if got := r.reason("k"); got.Code != string(reason.SecretInTheClear) {
+		t.Errorf("a key that is called encrypted: refused as %s", got.Code)
+	}
+	sealed := r.seal(importRequest(t, "stays"))
+	r.drop(r.acme, "in.json.age", sealed)
+	r.wait("spool", "acme", "outbox", "in.result.json")
+	stop()
+	r.nowhere("correct horse", "")
+	r.nowhere(keyBody(pem), "")
+	r.nowhere(string(sealed[len(sealed)-64:]), "")
+	// The same bytes once more are still answered, with the same answer.
+	r.put("acme", "in2.json.age", sealed)
+	r.put("acme", "in2.json.age.sig", r.acme.Sign(sealed))
+	r.once()
+	if one, two := r.read("spool", "acme", "outbox", "in.result.json"), r.read("spool", "acme", "outbox", "in2.result.json"); one != two {
+		t.Errorf("two answers:\n%s%s", one, two)
+	}
+}
+
+// TestSameNames: administrators who could not be told apart are not accepted.
+func TestSameNames(t *testing.T) {
+	r := newRig(t)
+	r.admins(1)
+	r.serve()
+	line := func(name string) string {
+		return strings.TrimSpace(testbed.Named("admin", name).PublicKey()) + " root@host"
+	}
+	r.command("set.json", fmt.Sprintf(`{"type":"admins.set","threshold":2,"admins":[%q,%q]}`, line("d1"), line("d2")), ann)
+	r.refusedCommand("set.json", reason.FieldInvalid)
+}
