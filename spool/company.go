@@ -139,7 +139,8 @@ func (c *company) refresh() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	replaced := c.inInfo.Ino != 0 && c.inInfo.Ino != inInfo.Ino
-	same := c.inInfo.Ino == inInfo.Ino && c.outInfo.Ino == outInfo.Ino && c.rejInfo.Ino == rejInfo.Ino
+	// The group may have been changed in place: answers are given to it.
+	same := c.inInfo.Ino == inInfo.Ino && c.outInfo.Ino == outInfo.Ino && c.rejInfo.Ino == rejInfo.Ino && c.gid == outInfo.GID
 	c.inInfo, c.outInfo, c.rejInfo, c.looked = inInfo, outInfo, rejInfo, now
 	if replaced {
 		c.spool.noteReplaced(c.name)

@@ -47,6 +47,7 @@ type options struct {
 	logLevel       string
 	watch          bool
 	cfg            appliance.Config
+	door           doorOptions
 }
 
 func command() *cobra.Command {
@@ -101,7 +102,9 @@ complete are left there; the exit status tells of them.`,
 			return nil
 		}
 	}
-	root.AddCommand(serve, once)
+	serve.Flags().StringVar(&o.door.listen, "sftp", "", "let partners in by SFTP at this address, \":10210\"; none if empty")
+	o.door.flags(serve.Flags())
+	root.AddCommand(serve, once, (&options{}).doorCommand())
 	return root
 }
 
@@ -132,6 +135,10 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.ApprovalWait, "approval-wait", 7*24*time.Hour, "refuse an administrators' command when too few have signed it and no signature has come for this long")
 	f.StringVar(&o.admins, "admins", "", "set up the volume, if that was not done, with these administrators: public keys, one a line")
 	f.IntVar(&o.adminThreshold, "admin-threshold", 0, "with --admins: how many of them a command takes (default 1)")
+	o.logFlags(f)
+}
+
+func (o *options) logFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.logFormat, "log-format", "auto", "json, pretty, or auto: pretty on a terminal")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 }
@@ -157,6 +164,11 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 	}
 	if o.cfg.Recheck, err = keyfs.ParseRecheck(o.recheck); err != nil {
 		return usage(cmd, err)
+	}
+	if serve && o.door.listen != "" {
+		if _, err := o.keeper(log); err != nil {
+			return usage(cmd, err)
+		}
 	}
 	err = o.work(cmd.Context(), log, serve)
 	if st := status(0); err == nil || errors.As(err, &st) {
@@ -220,6 +232,11 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	work := a.Once
 	if serve {
 		work = a.Serve
+		stopDoor, err := o.startDoor(ctx, log)
+		if err != nil {
+			return errors.Join(err, a.Close())
+		}
+		defer stopDoor()
 	}
 	err = work(ctx)
 	counts := a.Counts()

@@ -107,8 +107,9 @@ type Dir interface {
 	Open(name string) (File, error)
 
 	// OpenWrite opens a regular file for writing over what it holds. It is meant
-	// for a secret that must not stay on the disk, and for nothing else: what is
-	// durable here is otherwise never changed in place.
+	// for a secret that must not stay on the disk, and for an upload that was cut
+	// off and is gone on with: what is durable here is otherwise never changed in
+	// place.
 	OpenWrite(name string) (File, error)
 
 	// Create creates a file for writing that did not exist (O_EXCL).
