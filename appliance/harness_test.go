@@ -1,11 +1,14 @@
 package appliance_test
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +35,19 @@ type rig struct {
 	cfg   appliance.Config
 	a     *appliance.Appliance
 	drops []checker.Drop
+	log   logged // everything that was logged
+}
+
+// logged keeps what is written to it.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
 }
 
 // newRig makes a volume with the companies acme and others.
@@ -54,7 +70,7 @@ func newRig(t testing.TB, others ...string) *rig {
 		r.ok(os.Remove(r.path("spool", p.Company, "outbox", setup.NoticeFile))) // read, and taken away
 	}
 	r.cfg = appliance.Config{
-		ID: "SD_0011223344556677", AllowNew: true, Watch: r.dir, Log: zerolog.New(zerolog.NewTestWriter(t)),
+		ID: "SD_0011223344556677", AllowNew: true, Watch: r.dir, Log: zerolog.New(io.MultiWriter(zerolog.NewTestWriter(t), &r.log)),
 		Still: 50 * time.Millisecond, SigWait: 100 * time.Millisecond, Rescan: 20 * time.Millisecond,
 		Reserve: 1,
 	}

@@ -78,9 +78,14 @@ func keyBody(pem string) string {
 }
 
 // nowhere fails the test if a secret lies in a file of the volume, but for files of
-// the name given.
+// the name given, or was logged.
 func (r *rig) nowhere(secret, but string) {
 	r.t.Helper()
+	r.log.mu.Lock()
+	if bytes.Contains(r.log.text.Bytes(), []byte(secret)) {
+		r.t.Error("a secret was logged")
+	}
+	r.log.mu.Unlock()
 	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() || d.Name() == but {
 			return err
