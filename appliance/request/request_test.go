@@ -164,6 +164,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"type":"sign","wallet":"W_1","metacoin":` + transfer + `}`))
 	f.Add([]byte(`{"type":"wallet.create","curve":"P-384","not_after":"2026-11-22T15:00:00Z"}`))
 	f.Add([]byte(`{"type":"wallet.bind","wallet":"W_1","address":"MT1","replace":false}`))
+	for _, c := range typeCases {
+		f.Add([]byte(c.in))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := request.Parse(data)
 		if err != nil {
@@ -172,6 +175,9 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		// Asking for the role must not panic whatever the request says.
+		r.For(request.Partner)
+		r.For(request.Administrator)
 		again, err := request.Parse(append([]byte(" "), append(data, '\n')...))
 		if err != nil || fmt.Sprintf("%+v", again.Data) != fmt.Sprintf("%+v", r.Data) || again.Type != r.Type || again.Wallet != r.Wallet {
 			t.Errorf("white space around it changes the meaning: %v", err)
@@ -210,5 +216,68 @@ func BenchmarkParseTransfer(b *testing.B) {
 		if _, err := request.Parse(in); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// typeCases are the requests beside sign, create and bind, right and wrong.
+var typeCases = []struct {
+	in    string
+	code  reason.Code
+	field string
+}{
+	{`{"type":"wallet.import","private_key":"-----BEGIN\n","address":"MT1","wallet_not_after":"2030-01-01T00:00:00Z"}`, "", ""},
+	{`{"type":"wallet.import"}`, reason.FieldMissing, "private_key"},
+	{`{"type":"wallet.import","private_key":""}`, reason.FieldInvalid, "private_key"},
+	{`{"type":"wallet.import","private_key":["x"]}`, reason.FieldInvalid, "private_key"},
+	{`{"type":"wallet.list","after":"W_1","limit":10}`, "", ""},
+	{`{"type":"wallet.list","limit":0}`, reason.FieldInvalid, "limit"},
+	{`{"type":"wallet.list","limit":1001}`, reason.FieldInvalid, "limit"},
+	{`{"type":"wallet.list","limit":"10"}`, reason.FieldInvalid, "limit"},
+	{`{"type":"wallet.list","limit":1.5}`, reason.FieldInvalid, "limit"},
+	{`{"type":"wallet.list","limit":1e1}`, reason.FieldInvalid, "limit"},
+	{`{"type":"wallet.list","wallet":"W_1"}`, reason.FieldUnknown, "wallet"},
+	{`{"type":"wallet.disable","wallet":"W_1"}`, "", ""},
+	{`{"type":"wallet.create","curve":"P-256","wallet_not_after":"tomorrow"}`, reason.FieldInvalid, "wallet_not_after"},
+	{`{"type":"wallet.create","curve":"P-256","wallet_not_after":"1969-12-31T23:59:59Z"}`, reason.FieldInvalid, "wallet_not_after"},
+	{`{"type":"datakey.create","passphrase":"long enough","name":"x"}`, "", ""},
+	{`{"type":"datakey.create","name":"x"}`, reason.FieldMissing, "passphrase"},
+	{`{"type":"encrypt","key":"K_1","text":"x"}`, "", ""},
+	{`{"type":"encrypt","key":"K_1","bytes":"eA=="}`, "", ""},
+	{`{"type":"encrypt","key":"K_1","bytes":"eA"}`, reason.FieldInvalid, "bytes"},
+	{`{"type":"encrypt","key":"K_1","bytes":""}`, reason.FieldInvalid, "bytes"},
+	{`{"type":"encrypt","key":"K_1"}`, reason.FieldMissing, "text"},
+	{`{"type":"encrypt","key":"K_1","text":"x","bytes":"eA=="}`, reason.FieldInvalid, "bytes"},
+	{`{"type":"decrypt","key":"K_1","ciphertext":"x","passphrase":"y","format":"jwe","clear":true}`, "", ""},
+	{`{"type":"decrypt","key":"K_1","ciphertext":"x","passphrase":"y","format":"jwe"}`, reason.FieldMissing, "recipient"},
+	{`{"type":"decrypt","key":"K_1","ciphertext":"x","passphrase":"y","recipient":"age1","clear":true}`, reason.FieldInvalid, "clear"},
+	{`{"type":"company.create","company":"beta","signers":["k"],"authorized_keys":[],"policy":{"data":"safe"}}`, "", ""},
+	{`{"type":"company.create","company":"beta","signers":"k"}`, reason.FieldInvalid, "signers"},
+	{`{"type":"company.create","company":"beta","signers":["k",7]}`, reason.FieldInvalid, "signers[1]"},
+	{`{"type":"company.create","company":"beta","signers":[""]}`, reason.FieldInvalid, "signers[0]"},
+	{`{"type":"company.create","company":"beta"}`, reason.FieldMissing, "signers"},
+	{`{"type":"company.update","company":"beta"}`, reason.FieldMissing, "signers"},
+	{`{"type":"company.update","company":"beta","authorized_keys":[]}`, "", ""},
+	{`{"type":"policy.set","company":"beta","policy":"none"}`, reason.FieldInvalid, "policy"},
+	{`{"type":"policy.set","company":"beta","policy":{"data":"safe","data":"any"}}`, reason.RequestMalformed, "policy.data"},
+	{`{"type":"admins.set","admins":["k"],"threshold":1}`, "", ""},
+	{`{"type":"admins.set","admins":["k"],"threshold":-1}`, reason.FieldInvalid, "threshold"},
+	{`{"type":"admins.set","admins":["k"]}`, reason.FieldMissing, "threshold"},
+	{`{"type":"wallet.enable","wallet":"W_1"}`, reason.FieldMissing, "company"},
+}
+
+func TestParseTypes(t *testing.T) {
+	for _, c := range typeCases {
+		_, err := request.Parse([]byte(c.in))
+		ref, _ := reason.As(err)
+		switch {
+		case c.code == "" && err != nil:
+			t.Errorf("%s: %v", c.in, err)
+		case c.code != "" && (ref == nil || ref.Code != c.code || ref.Field != c.field):
+			t.Errorf("%s: %v, want %s at %q", c.in, err, c.code, c.field)
+		}
+	}
+	long := `["` + strings.Repeat(`k","`, request.MaxKeys) + `k"]`
+	if _, err := request.Parse([]byte(`{"type":"admins.set","threshold":1,"admins":` + long + `}`)); err == nil {
+		t.Errorf("%d keys are accepted", request.MaxKeys+1)
 	}
 }
