@@ -354,6 +354,7 @@ func (k *Keeper) changes(to *sender, told map[string]stamp) error {
 	for name := range told {
 		gone[name] = true
 	}
+	adopted := k.User == nil
 	for _, name := range names {
 		st, keys, err := readAllowed(k.root, name, told[name])
 		k.complain(name, "files", "SFTP door: company cannot log in; mend its files", err)
@@ -364,8 +365,16 @@ func (k *Keeper) changes(to *sender, told map[string]stamp) error {
 			continue // disabled, or without keys
 		}
 		delete(gone, name)
-		if old, known := told[name]; known && old == *st {
+		old, known := told[name]
+		if known && old == *st {
 			continue
+		}
+		if !known && !adopted {
+			// Whoever comes in at once must find its directories open.
+			adopted = true
+			if !slices.Equal(k.directories(time.Now()), k.groups) {
+				return errGroups
+			}
 		}
 		if err := to.send(message{Company: &allowed{Name: name, Keys: keys}}); err != nil {
 			return err
