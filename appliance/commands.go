@@ -208,7 +208,7 @@ func consentsNeeded(t *task) []string {
 
 // statusOf is what NAME.status.json says while a command waits.
 func statusOf(t *task, ap *approved) []byte {
-	return answer.AppendResult(nil, answer.Head{Request: t.digest}, "command.status", "waiting",
+	return answer.AppendStatus(nil, answer.Head{Request: t.digest},
 		answer.Member{Name: "admins", Value: ap.have},
 		answer.Member{Name: "missing", Value: ap.missing},
 		answer.Member{Name: "ignored", Value: orNone(ap.ignored)})

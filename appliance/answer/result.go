@@ -15,7 +15,15 @@ type Member struct {
 // AppendResult appends the answer to a request of type typ: "TYPE.result", its
 // verdict, and what else it says, in order. Members whose value is "" are left out.
 func AppendResult(dst []byte, h Head, typ, verdict string, members ...Member) []byte {
-	dst = h.append(dst, typ+".result", verdict)
+	return appendMembers(h.append(dst, typ+".result", verdict), members)
+}
+
+// AppendStatus appends what a command that waits tells meanwhile.
+func AppendStatus(dst []byte, h Head, members ...Member) []byte {
+	return appendMembers(h.append(dst, "command.status", "waiting"), members)
+}
+
+func appendMembers(dst []byte, members []Member) []byte {
 	for _, m := range members {
 		if m.Value == "" {
 			continue
