@@ -2,9 +2,8 @@ package spool
 
 // For the tests of names.
 var (
-	StatusName = statusName
-	SigOf      = sigOf
-	SigName    = sigName
+	SigOf   = sigOf
+	SigName = sigName
 )
 
 func IsRequest(name string) bool {

@@ -169,10 +169,10 @@ func AnswerName(name string) string {
 // StatusSuffix ends the name of a file in outbox/ that is no answer, see Spool.Status.
 const StatusSuffix = ".status.json"
 
-// statusName is the outbox name of what is told of a request while it waits. No
+// StatusName is the outbox name of what is told of a request while it waits. No
 // request's answer can have it, since answers end in .result.json or
 // .result.jsonl.
-func statusName(name string) string {
+func StatusName(name string) string {
 	base, _ := stem(DefaultTypes, name)
 	return base + StatusSuffix
 }

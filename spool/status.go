@@ -22,7 +22,7 @@ func (s *Spool) Status(it *Item, data []byte) error {
 		return fmt.Errorf("telling the status of %s: its name is not a request's", it.SafeName())
 	}
 	it.told = true
-	c, name := it.co, statusName(it.Name)
+	c, name := it.co, StatusName(it.Name)
 	there := func() (same bool, err error) {
 		c.mu.RLock()
 		defer c.mu.RUnlock()
@@ -68,7 +68,7 @@ func (s *Spool) unstatus(it *Item) {
 	if _, typed := typeOf(DefaultTypes, it.Name); !typed {
 		return
 	}
-	outbox, name := it.co.outbox, statusName(it.Name)
+	outbox, name := it.co.outbox, StatusName(it.Name)
 	info, err := outbox.Stat(name)
 	if err == nil && info.Mode.IsRegular() {
 		err = outbox.Remove(name)

@@ -60,3 +60,22 @@ type CompanyEntry struct {
 	Status  string `json:"status"` // "active", "disabled" or "damaged"
 	Signers int    `json:"signers"`
 }
+
+// Status is what a command that waits tells.
+type Status struct {
+	Type    string   `json:"type"` // "command.status"
+	Verdict string   `json:"verdict"`
+	Request string   `json:"request_sha256"`
+	Admins  []string `json:"admins"`  // fingerprints of those whose signatures count
+	Missing []string `json:"missing"` // for people
+	Ignored []string `json:"ignored"` // signatures that do not count, and why
+}
+
+// ParseStatus reads it strictly.
+func ParseStatus(data []byte) (*Status, error) {
+	s := &Status{}
+	if err := json.Unmarshal(data, s, json.RejectUnknownMembers(true)); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
