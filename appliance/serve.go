@@ -74,6 +74,10 @@ func (a *Appliance) Once(ctx context.Context) error {
 	if a.cfg.Serial {
 		return a.serial(ctx)
 	}
+	// It may have run before: nothing that was quiet then is taken for quiet now.
+	if err := a.refresh(); err != nil {
+		return err
+	}
 	return a.run(ctx, func(p *pipeline) { p.dispatch(false) })
 }
 
