@@ -16,7 +16,8 @@ import (
 // How often the directories are listed. Events come at once, but not for what is
 // mounted from elsewhere, and the kernel may lose some.
 const (
-	poll        = time.Second // where there are no events
+	poll        = time.Second // where there are no events, after a few times
+	pollFirst   = 100 * time.Millisecond
 	pollBesides = 5 * time.Second
 )
 
@@ -44,14 +45,14 @@ func (s *submit) await(ctx context.Context, rejected *rejectedNames) error {
 	// Watching begins before the first listing, so that nothing falls between. It
 	// may not be possible here; polling goes on without it.
 	s.site.until(ctx)
-	every := poll
+	every, most := pollFirst, poll
 	var events chan fsnotify.Event
 	var troubles chan error
 	if s.site.events() {
 		if fw, err := fsnotify.NewBufferedWatcher(4096); err == nil {
 			defer fw.Close()
 			if errors.Join(fw.Add(s.site.path(boxOutbox, "")), fw.Add(s.site.path(boxRejected, ""))) == nil {
-				events, troubles, every = fw.Events, fw.Errors, pollBesides
+				events, troubles, every, most = fw.Events, fw.Errors, pollBesides, pollBesides
 			}
 		}
 	}
@@ -77,6 +78,8 @@ func (s *submit) await(ctx context.Context, rejected *rejectedNames) error {
 			err = w.list() // events were lost
 		case <-tick.C:
 			err = w.list()
+			every = min(2*every, most)
+			tick.Reset(every)
 		}
 	}
 	return nil
