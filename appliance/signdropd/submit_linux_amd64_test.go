@@ -26,6 +26,31 @@ type client struct {
 	*desk
 	v    *volume
 	addr string // HOST:PORT
+
+	socket string // of an ssh-agent, "" for none
+}
+
+// agent starts an ssh-agent with keys.
+func (c *client) agent(keys ...string) {
+	c.t.Helper()
+	c.socket = c.path("agent.sock")
+	agent := exec.Command("ssh-agent", "-D", "-a", c.socket)
+	c.v.ok(agent.Start())
+	c.t.Cleanup(func() { agent.Process.Kill(); agent.Wait() })
+	c.v.until("the agent listens", func() bool {
+		conn, err := net.Dial("unix", c.socket)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	for _, k := range keys {
+		add := exec.Command("ssh-add", "-q", c.path(k))
+		add.Env = append(os.Environ(), "SSH_AUTH_SOCK="+c.socket)
+		if out, err := add.CombinedOutput(); err != nil {
+			c.t.Fatalf("ssh-add: %v\n%s", err, out)
+		}
+	}
 }
 
 var (
@@ -111,7 +136,7 @@ func (c *client) command(addr string, args ...string) *exec.Cmd {
 	all := append([]string{"submit", "--spool", "sftp://acme@" + addr, "--key", "key", "--known-hosts", "hosts"}, args...)
 	cmd := exec.Command(signdrop(c.t), all...)
 	cmd.Dir = c.dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "GORACE=halt_on_error=1"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "GORACE=halt_on_error=1", "SSH_AUTH_SOCK=" + c.socket}
 	return cmd
 }
 
@@ -209,6 +234,15 @@ func TestSubmitSFTP(t *testing.T) {
 	out = c.submit(3, c.addr, "--identity", "key", "--key", "stranger", "--wait", "other.json")
 	c.has(out, `^refused\tother\.json\t`)
 
+	// The ssh-agent's keys log in where that key does not. Ours is not the first.
+	c.sshKey("signs", "-t", "ecdsa")
+	c.agent("stranger", "key")
+	c.request("agent")
+	out = c.submit(3, c.addr, "--key", "signs", "--wait", "agent.json")
+	c.has(out, `^refused\tagent\.json\t`, "signer-unknown|not.*signer|unknown")
+	out = c.submit(1, c.addr, "--identity", "stranger", "--key", "key", "other.json")
+	c.has(out, `does not let acme in`)
+
 	// A host key that has changed is refused, whatever the flags.
 	line := bytes.Fields(c.read("stranger.pub"))
 	c.write("hosts", fmt.Appendf(nil, "[127.0.0.1]:%s %s %s\n", strings.TrimPrefix(c.addr, "127.0.0.1:"), line[0], line[1]))
@@ -249,6 +283,21 @@ func TestSubmitSFTPWaiting(t *testing.T) {
 		t.Error("the request or its signature is another")
 	}
 	c.has(c.submit(1, c.addr+"/deeper", "pay.json"), "has no directory")
+
+	// A long one that is cut off in the middle, twice, is there whole and alone.
+	long := bytes.Repeat(append(walletCreate("P-256", "long"), '\n'), 40_000)
+	c.write("long.jsonl", long)
+	relay := newRelay(t, c.addr)
+	c.hostKey(relay.addr())
+	relay.limits(1_000_000, 600_000)
+	c.has(c.submit(0, relay.addr(), "long.jsonl"), `^dropped\tlong\.jsonl$`, "was lost; trying again")
+	if n := relay.cut.Load(); n != 2 {
+		t.Errorf("%d connections were cut", n)
+	}
+	c.inbox("long.jsonl", "long.jsonl.sig", "pay.json", "pay.json.sig")
+	if !bytes.Equal(long, c.v.await(c.v.inbox("long.jsonl"))) {
+		t.Error("what was dropped is not the file")
+	}
 	r.stop()
 }
 

@@ -69,7 +69,11 @@ func (s *submit) dropAll(ctx context.Context, signer *signer, old *rejectedNames
 				mu.Lock()
 				switch {
 				case err != nil:
-					s.complain(p.name, err.Error(), "")
+					hint := ""
+					if f := new(failure); errors.As(err, &f) {
+						hint = f.hint
+					}
+					s.complain(p.name, err.Error(), hint)
 					s.settle(p, failed, "")
 				case v == refused:
 					s.read(p, v, boxRejected, name)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -117,10 +118,11 @@ func (g *login) keys() ([]ssh.Signer, error) {
 // known of it: a server with several kinds must show the one that we can compare.
 func (g *login) hostKeys(host string) (ssh.HostKeyCallback, []string, error) {
 	var files []string
-	if _, err := os.Stat(g.hosts); err == nil {
+	text, err := os.ReadFile(g.hosts)
+	if err == nil {
 		files = append(files, g.hosts)
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("reading the known hosts: %w", err)
 	}
 	known, err := knownhosts.New(files...)
 	if err != nil {
@@ -129,7 +131,8 @@ func (g *login) hostKeys(host string) (ssh.HostKeyCallback, []string, error) {
 	var algorithms []string
 	var ke *knownhosts.KeyError
 	nobody := &net.TCPAddr{IP: net.IPv4zero}
-	if err := known(host, nobody, noKey{}); errors.As(err, &ke) {
+	// With authorities in the file a host may show a certificate, by whatever key.
+	if err := known(host, nobody, noKey{}); errors.As(err, &ke) && !bytes.Contains(text, []byte("@cert-authority")) {
 		for _, k := range ke.Want {
 			algorithms = append(algorithms, algorithmsOf(k.Key.Type())...)
 		}

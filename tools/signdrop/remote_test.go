@@ -1,10 +1,16 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"io"
 	"net"
 	"path"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/crypto/ssh"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -55,4 +61,88 @@ func FuzzAddress(f *testing.F) {
 			t.Errorf("%q keeps control characters: %+v", in, a)
 		}
 	})
+}
+
+// TestWatch: a connection of which nothing is heard any more is closed, and one that
+// answers is not.
+func TestWatch(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		client, requests := sshPair(t)
+		l := &link{ssh: client, dead: make(chan struct{})}
+		go func() {
+			client.Wait()
+			close(l.dead)
+		}()
+		go l.watch(20 * time.Millisecond)
+		if answers {
+			for range 3 {
+				(<-requests).Reply(false, nil)
+			}
+			select {
+			case <-l.dead:
+				t.Error("a connection that answers was closed")
+			default:
+			}
+			client.Close()
+		}
+		select {
+		case <-l.dead:
+		case <-time.After(20 * time.Second):
+			t.Fatal("the connection stays open")
+		}
+	}
+}
+
+// sshPair is a client, and what it asks its server.
+func sshPair(t *testing.T) (*ssh.Client, <-chan *ssh.Request) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	key, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan (<-chan *ssh.Request), 1)
+	go func() {
+		defer close(asked)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		t.Cleanup(func() { conn.Close() })
+		config := &ssh.ServerConfig{NoClientAuth: true}
+		config.AddHostKey(key)
+		if _, _, requests, err := ssh.NewServerConn(conn, config); err == nil {
+			asked <- requests
+		}
+	}()
+	client, err := ssh.Dial("tcp", l.Addr().String(), &ssh.ClientConfig{HostKeyCallback: ssh.FixedHostKey(key.PublicKey())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	requests, ok := <-asked
+	if !ok {
+		t.Fatal("the server has failed")
+	}
+	return client, requests
+}
+
+// TestExactReader: an answer that ends before its size was cut off. Taken for whole,
+// its refusals could be missed.
+func TestExactReader(t *testing.T) {
+	const text = "one\ntwo\n"
+	for cut := range len(text) + 1 {
+		got, err := io.ReadAll(&exactReader{strings.NewReader(text[:cut]), int64(len(text))})
+		lost := err != nil && (&link{}).lost(err)
+		if lost != (cut < len(text)) || string(got) != text[:cut] {
+			t.Errorf("cut after %d: %q, %v", cut, got, err)
+		}
+	}
+	if (&link{}).lost(&sftp.StatusError{Code: 4}) {
+		t.Error("a refusal is taken for a lost connection")
+	}
 }
