@@ -2,6 +2,7 @@ package door
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +54,12 @@ func Child(ctx context.Context, log zerolog.Logger) error {
 	if err != nil || m.Hello == nil {
 		return errors.Join(errors.New("internal error: no greeting from the keeper"), err)
 	}
-	if err := tellConfinement(log, c, m.Hello.Own); err != nil {
+	r, err := tellConfinement(log, c, m.Hello.Own)
+	if err != nil {
+		return err
+	}
+	first, err := json.Marshal(r)
+	if err != nil {
 		return err
 	}
 	host, err := newRemoteSigner(keeper, m.Hello.HostKey)
@@ -67,6 +73,10 @@ func Child(ctx context.Context, log zerolog.Logger) error {
 	go func() { stop(listen(keeper, srv, host)) }()
 	select {
 	case <-srv.ready:
+		// Before anybody can make us ask for a signature.
+		if err := writeFrame(keeper, first); err != nil {
+			return nil // the keeper has gone
+		}
 		log.Info().Str("address", l.Addr().String()).Msg("SFTP door: ready")
 		go srv.serve(l)
 		<-ctx.Done()
@@ -77,17 +87,17 @@ func Child(ctx context.Context, log zerolog.Logger) error {
 
 // tellConfinement logs what is enforced and refuses to serve with less than was
 // meant.
-func tellConfinement(log zerolog.Logger, c Confinement, own bool) error {
+func tellConfinement(log zerolog.Logger, c Confinement, own bool) (report, error) {
 	err := checkClosed(fdSpool)
 	if err != nil && (!own || c.Landlock > 0) {
-		return fmt.Errorf("%w: chmod 0700 db, work and journal, and chown them to the signer's user", err)
+		return report{}, fmt.Errorf("%w: chmod 0700 db, work and journal, and chown them to the signer's user", err)
 	}
 	log.Info().Int("uid", c.UID).Int("gid", c.GID).Ints("groups", c.Groups).Bool("own_user", !own).
 		Int("landlock", c.Landlock).Bool("keys_closed", err == nil).Msg("SFTP door: what is enforced")
 	if err != nil {
 		log.Warn().Msg("SFTP door: it has the signer's user and the kernel has no Landlock, so nothing keeps it out of the keys: start as root, or use a newer kernel")
 	}
-	return nil
+	return report{c.Landlock, err == nil}, nil
 }
 
 func fileListener() (net.Listener, error) {

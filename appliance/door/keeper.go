@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
+	"signdrop/appliance/door/notice"
 	"signdrop/spool/durable"
 )
 
@@ -54,13 +55,17 @@ type Keeper struct {
 	host    ssh.Signer
 	groups  []int                // further groups that the door needs
 	adopted map[string]time.Time // when directories were given to the door
-	said    map[string]string    // by what it concerns, the last error that was logged
+
+	mu   sync.Mutex
+	said map[string]string // by what it concerns, the last error that was logged
 }
 
 // complain logs an error that comes back at every look once for as long as it stays
 // the same. A nil error means that all is well again.
 func (k *Keeper) complain(company, what, message string, err error) {
 	about := company + " " + what
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if err == nil {
 		delete(k.said, about)
 		return
@@ -110,6 +115,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if k.Every <= 0 {
 		k.Every = time.Second
 	}
+	k.withdraw() // of a keeper that was killed
 	k.adopted, k.said = map[string]time.Time{}, map[string]string{}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", k.Listen)
 	if err != nil {
@@ -173,7 +179,7 @@ func (k *Keeper) once(ctx context.Context, l *net.TCPListener) error {
 	defer stop(nil)
 	to := &sender{conn: conn}
 	var wg sync.WaitGroup
-	wg.Go(func() { stop(k.signs(conn, to)) })
+	wg.Go(func() { stop(k.serves(conn, to, l.Addr(), cmd.Process.Pid)) })
 	wg.Go(func() { stop(k.tells(ctx, to)) })
 	died := make(chan error, 1)
 	go func() { died <- cmd.Wait() }()
@@ -200,6 +206,7 @@ func (k *Keeper) once(ctx context.Context, l *net.TCPListener) error {
 	}
 	conn.Close()
 	wg.Wait()
+	k.withdraw()
 	return err
 }
 
@@ -273,6 +280,20 @@ func (s *sender) send(m message) error {
 // signRate bounds, in signatures a second, what a door that has been taken over
 // can make us compute.
 const signRate = 500
+
+// serves takes the door's report, when it is ready, and then signs for it.
+func (k *Keeper) serves(conn net.Conn, to *sender, l net.Addr, pid int) error {
+	data, err := readFrame(conn, maxReport)
+	if err != nil {
+		return fmt.Errorf("the door's socket: %w", err)
+	}
+	r, err := parseReport(data)
+	if err != nil {
+		return err
+	}
+	k.announce(l, pid, r)
+	return k.signs(conn, to)
+}
 
 // signs answers the door's requests for signatures with the host key. Only what has
 // the length of an exchange hash is signed.
@@ -466,7 +487,7 @@ func isActive(d durable.Dir) (bool, error) {
 
 // lock makes sure that one keeper works on a volume.
 func (k *Keeper) lock() (unlock func(), err error) {
-	name := filepath.Join(k.Data, "db", "appliance", "door.lock")
+	name := filepath.Join(k.Data, "db", "appliance", notice.LockFile)
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the SFTP door: %w (run signdrop init first)", err)

@@ -2,6 +2,7 @@ package door
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -20,6 +21,8 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"signdrop/appliance/door/notice"
 )
 
 // The tests of this file start doors as processes: this test's own program. They are
@@ -430,5 +433,44 @@ func TestGroups(t *testing.T) {
 		if got := gid(path); got != want {
 			t.Errorf("%s has the group %d, want %d", path, got, want)
 		}
+	}
+}
+
+// TestNotice: db/appliance/door.json tells of the door while it is served, is gone
+// while it is dead and after the keeper, and a killed keeper's is removed.
+func TestNotice(t *testing.T) {
+	dir, _ := volume(t)
+	path := filepath.Join(dir, "db/appliance", notice.File)
+	check(t, os.WriteFile(path, []byte("of a keeper that was killed"), 0o600))
+	log := newLockedBuffer()
+	k := keeperOf(dir, log, "-door.child")
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	read := func() (n notice.Notice, ok bool) {
+		data, err := os.ReadFile(path)
+		return n, err == nil && json.Unmarshal(data, &n) == nil
+	}
+	var n notice.Notice
+	await(t, "the notice is there", func() (ok bool) { n, ok = read(); return ok })
+	if n.Fingerprint != fingerprintIn(t, log) || !n.KeysClosed || n.OwnUser != (k.User != nil) || n.Address == "" {
+		t.Errorf("the notice says %+v", n)
+	}
+	c, err := dialKeeper(n.Address, n.Fingerprint, "acme")
+	check(t, err)
+	c.Close()
+	check(t, syscall.Kill(n.PID, syscall.SIGKILL))
+	await(t, "the notice of the dead door is gone", func() bool {
+		m, ok := read()
+		return !ok || m.PID != n.PID
+	})
+	await(t, "another door is served", func() bool {
+		m, ok := read()
+		return ok && m.PID != n.PID
+	})
+	cancel()
+	check(t, <-done)
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the notice has stayed")
 	}
 }

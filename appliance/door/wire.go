@@ -10,8 +10,8 @@ import (
 
 // Between keeper and door goes one kind of frame in each direction: four bytes of
 // length, big-endian, and that many bytes. The keeper sends messages as JSON; the
-// door sends what the host key shall sign, as it is. Every request is answered by a
-// message with a signature, in order.
+// door sends a report first, as JSON, and then what the host key shall sign, as it
+// is. Every request is answered by a message with a signature, in order.
 
 // message is what the keeper tells. One of its fields is set.
 type message struct {

@@ -53,10 +53,6 @@ func typeOf(name string) (spool.Type, bool) {
 	return spool.Type{}, false
 }
 
-// atOnce is how many files are dropped at the same time. Each waits for the disk
-// most of the time, and the file system syncs what waits together.
-const atOnce = 16
-
 // dropAll drops the parcels. What goes wrong with one does not stop the others. A
 // signal does, between two files.
 func (s *submit) dropAll(ctx context.Context, signer *signer, old *rejectedNames) {
@@ -66,17 +62,23 @@ func (s *submit) dropAll(ctx context.Context, signer *signer, old *rejectedNames
 		mu      sync.Mutex // guards s while several settle
 		done    int64
 	)
-	for range min(atOnce, len(s.parcels)) {
+	for range min(s.site.parallel(), len(s.parcels)) {
 		workers.Go(func() {
 			for p := range next {
-				v, path, err := s.drop(p, signer, old)
+				v, name, err := s.drop(p, signer, old)
 				mu.Lock()
 				switch {
 				case err != nil:
-					s.complain(p.name, err.Error(), "")
+					hint := ""
+					if f := new(failure); errors.As(err, &f) {
+						hint = f.hint
+					}
+					s.complain(p.name, err.Error(), hint)
 					s.settle(p, failed, "")
-				case v == refused, v == answered:
-					s.read(p, v, path)
+				case v == refused:
+					s.read(p, v, boxRejected, name)
+				case v == answered:
+					s.read(p, v, boxOutbox, name)
 				case !s.wait:
 					s.settle(p, v, "")
 				}
@@ -103,28 +105,28 @@ func (s *submit) dropAll(ctx context.Context, signer *signer, old *rejectedNames
 }
 
 // drop signs a parcel and puts it into the inbox, unless it lies there or has its
-// verdict already.
-func (s *submit) drop(p *parcel, signer *signer, old *rejectedNames) (v verdict, path string, err error) {
+// verdict already; then it returns the name of the file that has it.
+func (s *submit) drop(p *parcel, signer *signer, old *rejectedNames) (v verdict, name string, err error) {
 	data, err := p.load()
 	if err != nil {
 		return failed, "", err
 	}
-	path = filepath.Join(s.dir, "outbox", spool.AnswerName(p.name))
-	there, err := digestIn(path)
+	name = spool.AnswerName(p.name)
+	there, err := digestIn(s.site, boxOutbox, name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return failed, "", err
 	case there == p.digest:
-		return answered, path, nil
+		return answered, name, nil
 	default:
-		return failed, "", fmt.Errorf("the answer to another request lies in the outbox: take %s away, or use another name (--name)", path)
+		return failed, "", fmt.Errorf("the answer to another request lies in the outbox: take %s away, or use another name (--name)", s.site.path(boxOutbox, name))
 	}
-	if path := old.verdict(p); path != "" {
+	if name := old.verdict(p); name != "" {
 		// The appliance remembers: it would say the same once more.
-		return refused, path, nil
+		return refused, name, nil
 	}
-	put, err := put(filepath.Join(s.dir, "inbox"), p.name, data, signer)
+	put, err := s.site.put(p.name, data, signer)
 	if err != nil {
 		return failed, "", err
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,12 +20,7 @@ import (
 // readReplies calls f for each line of an answer: the one of a result or a reason,
 // the many of a batch's. It reads leniently, since a newer appliance may say more;
 // verify is the strict one. f ends the reading with io.EOF.
-func readReplies(path string, f func(*answer.Answer) error) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
+func readReplies(file io.Reader, path string, f func(*answer.Answer) error) error {
 	r := bufio.NewReaderSize(file, 64<<10)
 	for n := 1; ; n++ {
 		line, err := r.ReadBytes('\n')
@@ -49,10 +43,14 @@ func readReplies(path string, f func(*answer.Answer) error) error {
 }
 
 // readReason reads the one answer that a reason file is.
-func readReason(path string) (a *answer.Answer, err error) {
-	err = readReplies(path, func(first *answer.Answer) error {
-		a = first
-		return io.EOF
+func readReason(in site, box, name string) (a *answer.Answer, err error) {
+	path := in.path(box, name)
+	err = in.read(box, name, func(r io.Reader) error {
+		a = nil
+		return readReplies(r, path, func(first *answer.Answer) error {
+			a = first
+			return io.EOF
+		})
 	})
 	if err == nil && a == nil {
 		err = fmt.Errorf("%s is empty", path)
@@ -61,8 +59,8 @@ func readReason(path string) (a *answer.Answer, err error) {
 }
 
 // digestIn returns the digest of the request that an answer is for.
-func digestIn(path string) (string, error) {
-	a, err := readReason(path)
+func digestIn(in site, box, name string) (string, error) {
+	a, err := readReason(in, box, name)
 	if err != nil {
 		return "", err
 	}
@@ -75,24 +73,13 @@ const shownRefusals = 10
 
 // read reads the file that has a parcel's verdict, prints what it refuses, and
 // settles the parcel.
-func (s *submit) read(p *parcel, v verdict, path string) {
-	err := readReplies(path, func(a *answer.Answer) error {
-		if a.Verdict != "refused" {
-			return nil
-		}
-		if p.refusals++; p.refusals > shownRefusals {
-			return nil
-		}
-		text := a.Code + ": " + a.Message
-		if a.Field != "" {
-			text = a.Code + ": field " + a.Field + ": " + a.Message
-		}
-		if a.Line > 0 {
-			text = fmt.Sprintf("line %d: %s", a.Line, text)
-		}
-		s.complain(p.name, text, a.Hint)
-		return nil
-	})
+func (s *submit) read(p *parcel, v verdict, box, name string) {
+	path := s.site.path(box, name)
+	refused, err := readRefusals(s.site, box, name)
+	p.refusals = refused.count
+	for _, t := range refused.texts {
+		s.complain(p.name, t.text, t.hint)
+	}
 	if err != nil {
 		s.complain(p.name, err.Error(), "")
 		s.settle(p, failed, path)
@@ -104,11 +91,41 @@ func (s *submit) read(p *parcel, v verdict, path string) {
 	s.settle(p, v, path)
 }
 
+// refusals are what an answer refuses.
+type refusals struct {
+	count int
+	texts []struct{ text, hint string } // the first of them
+}
+
+func readRefusals(in site, box, name string) (refused refusals, err error) {
+	err = in.read(box, name, func(r io.Reader) error {
+		refused = refusals{}
+		return readReplies(r, in.path(box, name), func(a *answer.Answer) error {
+			if a.Verdict != "refused" {
+				return nil
+			}
+			if refused.count++; refused.count > shownRefusals {
+				return nil
+			}
+			text := a.Code + ": " + a.Message
+			if a.Field != "" {
+				text = a.Code + ": field " + a.Field + ": " + a.Message
+			}
+			if a.Line > 0 {
+				text = fmt.Sprintf("line %d: %s", a.Line, text)
+			}
+			refused.texts = append(refused.texts, struct{ text, hint string }{text, a.Hint})
+			return nil
+		})
+	})
+	return refused, err
+}
+
 // rejectedNames is what lies in rejected/ under the parcels' names before they are
 // dropped. An old reason must not be taken for a new one; but if the appliance
 // refuses the same bytes for the same reason again, it leaves the old one as it is.
 type rejectedNames struct {
-	dir    string
+	site   site
 	byStem map[string][]*parcel
 	before map[string]bool      // names that were there
 	mine   map[*parcel][]string // the reasons among them
@@ -123,14 +140,14 @@ var (
 )
 
 // snapshot lists the directory rejected.
-func snapshot(dir string, parcels []*parcel) (*rejectedNames, error) {
+func snapshot(in site, parcels []*parcel) (*rejectedNames, error) {
 	r := &rejectedNames{
-		dir: dir, byStem: map[string][]*parcel{}, before: map[string]bool{}, mine: map[*parcel][]string{},
+		site: in, byStem: map[string][]*parcel{}, before: map[string]bool{}, mine: map[*parcel][]string{},
 	}
 	for _, p := range parcels {
 		r.byStem[stem(p.name)] = append(r.byStem[stem(p.name)], p)
 	}
-	err := eachName(dir, func(name string) error {
+	err := in.each(boxRejected, func(name string) error {
 		_, isCopy, of := r.about(name)
 		for _, p := range of {
 			r.before[name] = true
@@ -166,32 +183,31 @@ func (r *rejectedNames) about(name string) (reason string, isCopy bool, of []*pa
 	return base + spool.ReasonSuffix, !isReason, of
 }
 
-// verdict returns the reason that lay there for the very same request if it is for
+// verdict returns the name of the reason that lay there for the very same request if it is for
 // good: what the appliance would say again.
 func (r *rejectedNames) verdict(p *parcel) string {
 	for _, name := range r.mine[p] {
 		// One that cannot be read says nothing about this request.
-		if path, a, err := r.read(p, name); err == nil && path != "" && a.Request != "" && !a.Retry {
-			return path
+		if a, err := r.read(p, name); err == nil && a != nil && a.Request != "" && !a.Retry {
+			return name
 		}
 	}
 	return ""
 }
 
-// read returns the path of a reason if it is one for the parcel.
-func (r *rejectedNames) read(p *parcel, name string) (string, *answer.Answer, error) {
-	path := filepath.Join(r.dir, name)
-	a, err := readReason(path)
+// read returns what a reason says if it is one for the parcel, nil otherwise.
+func (r *rejectedNames) read(p *parcel, name string) (*answer.Answer, error) {
+	a, err := readReason(r.site, boxRejected, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	if a.Name != p.name || a.Request != "" && a.Request != p.digest {
-		return "", nil, nil
+		return nil, nil
 	}
-	return path, a, nil
+	return a, nil
 }
 
 // eachName calls f for each name of a directory, however many there are.

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"signdrop/appliance/door/notice"
 	"signdrop/appliance/setup"
 	"signdrop/spool"
 	"signdrop/spool/durable"
@@ -34,7 +35,11 @@ does not disturb one.
   UNFINISHED  files in inbox/ that it leaves alone for their names, as uploads
   WORKING     requests that it has claimed and not yet answered
   ANSWERED    answers in outbox/, until the partner takes them
-  REFUSED     reasons in rejected/, until the partner takes them`,
+  REFUSED     reasons in rejected/, until the partner takes them
+
+The row admin is for the administrators' commands; a line below tells how many
+of those that wait need more signatures. A door is served if its keeper says so
+in db/appliance/door.json and holds its lock.`,
 		Example: `  signdrop status --data /data
   watch -n 5 signdrop status`,
 		Args: cobra.NoArgs,
@@ -68,6 +73,18 @@ type status struct {
 	Total     uint64          `json:"total_bytes"`
 	Inodes    uint64          `json:"free_inodes"`
 	Companies []companyStatus `json:"companies"`
+
+	Admin *adminStatus   `json:"admin,omitempty"` // none where the volume has no directory for it
+	Door  *notice.Notice `json:"door,omitempty"`  // none where none is served
+}
+
+type adminStatus struct {
+	Waiting    int `json:"waiting"`
+	Unfinished int `json:"unfinished"`
+	Working    int `json:"working"`
+	Answered   int `json:"answered"`
+	Refused    int `json:"refused"`
+	Approvals  int `json:"approvals"` // of those that wait: more signatures are needed
 }
 
 type companyStatus struct {
@@ -124,7 +141,66 @@ func readStatus(data string) (*status, error) {
 		}
 		s.Companies = append(s.Companies, *c)
 	}
+	if s.Admin, err = readAdmin(data); err != nil {
+		return nil, err
+	}
+	if s.Door, err = readDoor(filepath.Join(data, "db", "appliance")); err != nil {
+		return nil, err
+	}
 	return s, nil
+}
+
+// readAdmin counts what the administrators have asked for, nil where the volume has
+// no directory for it.
+func readAdmin(data string) (*adminStatus, error) {
+	if _, err := os.Stat(filepath.Join(data, "spool", setup.Administrators, "inbox")); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	c := &companyStatus{Name: setup.Administrators}
+	if err := c.count(data); err != nil {
+		return nil, err
+	}
+	a := &adminStatus{
+		Waiting: c.Waiting, Unfinished: c.Unfinished, Working: c.Working, Answered: c.Answered, Refused: c.Refused,
+	}
+	box := func(name string) string { return filepath.Join(data, "spool", setup.Administrators, name) }
+	waits := map[string]bool{} // by what its status would be called
+	err := eachName(box("inbox"), func(n string) error {
+		if t, ok := typeOf(n); ok && !spool.Unfinished(n) {
+			waits[strings.TrimSuffix(n, t.Suffix)+spool.StatusSuffix] = true
+		}
+		return nil
+	})
+	if err == nil {
+		err = eachName(box("outbox"), func(n string) error {
+			if waits[n] {
+				a.Approvals++
+			}
+			return nil
+		})
+	}
+	return a, err
+}
+
+// readDoor tells of the door that is served, nil where none is.
+func readDoor(dir string) (*notice.Notice, error) {
+	// The lock first: a keeper removes the notice before it lets go.
+	served, err := locked(filepath.Join(dir, notice.LockFile))
+	if err != nil || !served {
+		return nil, err
+	}
+	file, err := readSmall(filepath.Join(dir, notice.File), 16<<10)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // it is starting, or its door has died
+	}
+	if err != nil {
+		return nil, err
+	}
+	n := new(notice.Notice)
+	if err := json.Unmarshal(file, n); err != nil {
+		return nil, fmt.Errorf("%s: %w", notice.File, err)
+	}
+	return n, nil
 }
 
 // locked reports whether a process holds the appliance's lock. To find out it
@@ -179,6 +255,12 @@ func readCompany(data, name string) (*companyStatus, error) {
 		return nil, fmt.Errorf("company.json of %s: %w", name, err)
 	}
 	c.Status = described.Status
+	return c, c.count(data)
+}
+
+// count counts the names in a company's directories.
+func (c *companyStatus) count(data string) error {
+	name := c.Name
 	for _, d := range []struct {
 		path  string
 		count func(name string)
@@ -210,10 +292,10 @@ func readCompany(data, name string) (*companyStatus, error) {
 		err := eachName(filepath.Join(data, d.path), func(n string) error { d.count(n); return nil })
 		// work/ has a company's directory when the appliance has seen it.
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func (s *status) print(out io.Writer) error {
@@ -230,12 +312,12 @@ func (s *status) print(out io.Writer) error {
 		journal = "last written " + s.Journal.Format(timeForm)
 	}
 	t.row("journal", journal)
+	t.row("sftp door", s.doorText())
+	if s.Door != nil {
+		t.row("host key", s.Door.Fingerprint)
+	}
 	t.row("free", fmt.Sprintf("%s of %s, %d inodes", size(s.Free), size(s.Total), s.Inodes))
 	if err := t.flush(); err != nil {
-		return err
-	}
-	if len(s.Companies) == 0 {
-		_, err := fmt.Fprintln(out, "\nno company yet: signdrop init --company NAME --signer KEY.pub")
 		return err
 	}
 	fmt.Fprintln(out)
@@ -244,7 +326,45 @@ func (s *status) print(out io.Writer) error {
 		t.row(c.Name, c.Status, fmt.Sprint(c.Waiting), fmt.Sprint(c.Unfinished),
 			fmt.Sprint(c.Working), fmt.Sprint(c.Answered), fmt.Sprint(c.Refused))
 	}
-	return t.flush()
+	if a := s.Admin; a != nil {
+		t.row(setup.Administrators, "-", fmt.Sprint(a.Waiting), fmt.Sprint(a.Unfinished),
+			fmt.Sprint(a.Working), fmt.Sprint(a.Answered), fmt.Sprint(a.Refused))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if len(s.Companies) == 0 {
+		if _, err := fmt.Fprintln(out, "\nno company yet: signdrop init --company NAME --signer KEY.pub"); err != nil {
+			return err
+		}
+	}
+	if s.Admin != nil && s.Admin.Approvals > 0 {
+		_, err := fmt.Fprintf(out, "\napprovals: %s of admin waiting for more signatures; see its outbox\n",
+			plural(s.Admin.Approvals, "command"))
+		return err
+	}
+	return nil
+}
+
+// doorText tells of the door in a line.
+func (s *status) doorText() string {
+	d := s.Door
+	if d == nil {
+		return "not served"
+	}
+	text := fmt.Sprintf("served at %s, pid %d, uid %d", d.Address, d.PID, d.UID)
+	if !d.OwnUser {
+		text += " (the signer's)"
+	}
+	if d.Landlock > 0 {
+		text += fmt.Sprintf(", Landlock %d", d.Landlock)
+	} else {
+		text += ", no Landlock"
+	}
+	if !d.KeysClosed {
+		text += ", the keys are open to it"
+	}
+	return text
 }
 
 // size writes a number of bytes for people.

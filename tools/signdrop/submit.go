@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,15 +9,18 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
 )
 
 func newSubmit() *cobra.Command {
 	s := &submit{}
 	cmd := &cobra.Command{
-		Use:   "submit --spool DIR --key KEY [flags] FILE…",
+		Use:   "submit --spool PLACE --key KEY [flags] FILE…",
 		Short: "Sign requests, drop them into the inbox, wait for answers",
-		Long: `Sign each request file and drop it, with its signature, into the inbox. DIR is
-the company's own directory, which has inbox, outbox and rejected in it.
+		Long: `Sign each request file and drop it, with its signature, into the inbox. PLACE is
+the company's own directory, which has inbox, outbox and rejected in it, or
+where SFTP leads to it: sftp://COMPANY@HOST[:PORT][/PATH], with port 10210
+unless another is given.
 
 KEY is an OpenSSH or PEM private key; its passphrase is asked for. With a .pub
 file for KEY the ssh-agent signs, which is also the way for a FIDO key.
@@ -29,21 +31,33 @@ Nothing is dropped if a name among the files cannot be a request's.
 
 With --wait the command ends when all are answered. Where the output is not a
 terminal there is a line for each file: its verdict, its name and the file
-that says so, with tabs between. Reasons go to standard error.`,
+that says so, with tabs between. Reasons go to standard error.
+
+By SFTP the key that signs logs in too, or one of the ssh-agent, unless
+--identity names another. The host's key must be in --known-hosts; one that is
+not is refused and its fingerprint shown. Compare that with what the operators
+have told you, then add --accept-new-host once. A connection that is lost is
+made again, and what was being uploaded is uploaded again.`,
 		Example: `  signdrop submit --spool ~/acme --key ~/.ssh/id_ed25519 --wait pay.json
+  signdrop submit --spool sftp://acme@signer.example --key acme --wait pay.json
   signdrop submit --spool . --key acme.pub --wait --timeout 10m 'run/*.json'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd, args) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.dir, "spool", "", "the company's `directory`, with inbox, outbox and rejected")
+	f.StringVar(&s.dir, "spool", "", "the company's `place`: a directory with inbox, outbox and rejected, or sftp://…")
 	f.StringVar(&s.key, "key", "", "private key `file`, or .pub file for a key in the ssh-agent")
 	f.StringVar(&s.name, "name", "", "the file's `name` in the inbox (default: its own); for one file")
 	f.BoolVar(&s.wait, "wait", false, "wait for the answers")
 	f.DurationVar(&s.timeout, "timeout", time.Minute, "how long to wait, such as 90s or 2h; 0 for ever")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "print errors and refusals only")
+	f.StringVar(&s.identity, "identity", "", "SFTP: key `file` to log in with, as for --key (default: that key, or the ssh-agent's)")
+	f.StringVar(&s.hosts, "known-hosts", "", "SFTP: `file` of the hosts' keys (default ~/.ssh/known_hosts)")
+	f.BoolVar(&s.acceptNew, "accept-new-host", false, "SFTP: store the key of a host that is not known")
 	markDir(cmd, "spool")
 	markFile(cmd, "key")
+	markFile(cmd, "identity")
+	markFile(cmd, "known-hosts")
 	return cmd
 }
 
@@ -53,6 +67,10 @@ type submit struct {
 	wait, quiet    bool
 	timeout        time.Duration
 
+	identity, hosts string // for SFTP
+	acceptNew       bool
+
+	site      site
 	out, errs *os.File
 	lines     bool // print a line for each file
 	bar       *progress
@@ -79,8 +97,6 @@ const fewFiles = 20
 
 func (s *submit) run(cmd *cobra.Command, args []string) error {
 	switch {
-	case strings.HasPrefix(s.dir, "sftp:"):
-		return usagef("--spool takes a directory; to go by SFTP sign with ssh-keygen -Y sign -n request@signdrop and upload both files")
 	case s.dir == "":
 		return usagef("say with --spool where the inbox is")
 	case s.key == "":
@@ -89,21 +105,47 @@ func (s *submit) run(cmd *cobra.Command, args []string) error {
 		return usagef("--timeout cannot be negative")
 	}
 	s.out, s.errs = os.Stdout, os.Stderr
+	sftp := strings.HasPrefix(s.dir, "sftp:")
+	var to address
+	if sftp {
+		var err error
+		if to, err = parseAddress(s.dir); err != nil {
+			return &failure{code: exitUsage, err: err}
+		}
+	} else if s.identity != "" || s.hosts != "" || s.acceptNew {
+		return usagef("--identity, --known-hosts and --accept-new-host are for --spool sftp://…")
+	}
 	if err := s.collect(args); err != nil {
 		return err
 	}
-	if err := checkSpool(s.dir); err != nil {
-		return err
-	}
-	rejected, err := snapshot(filepath.Join(s.dir, "rejected"), s.parcels)
-	if err != nil {
-		return err
+	if !sftp {
+		var err error
+		if s.site, err = openDirectory(s.dir); err != nil {
+			return err
+		}
 	}
 	signer, err := loadSigner(cmd.Context(), s.key)
 	if err != nil {
 		return err
 	}
 	defer signer.close()
+	if sftp {
+		who := signer
+		if s.identity != "" {
+			if who, err = loadSigner(cmd.Context(), s.identity); err != nil {
+				return err
+			}
+			defer who.close()
+		}
+		if s.site, err = s.connect(cmd.Context(), to, who.key); err != nil {
+			return err
+		}
+	}
+	defer s.site.close()
+	rejected, err := snapshot(s.site, s.parcels)
+	if err != nil {
+		return err
+	}
 
 	s.lines = !s.quiet && (!isTerminal(s.out) || len(s.parcels) <= fewFiles)
 	if !s.quiet {
@@ -174,19 +216,22 @@ func expand(args []string) ([]string, error) {
 	return files, nil
 }
 
-// checkSpool tells early what a hundred failed files would tell late.
-func checkSpool(dir string) error {
-	for _, name := range []string{"inbox", "outbox", "rejected"} {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if errors.Is(err, os.ErrNotExist) || err == nil && !info.IsDir() {
-			return hinted(fmt.Errorf("%s has no directory %s", dir, name),
-				"--spool is the company's own directory, such as /data/spool/acme")
-		}
+// connect opens the site at an address.
+func (s *submit) connect(ctx context.Context, to address, key ssh.Signer) (site, error) {
+	hosts := s.hosts
+	if hosts == "" {
+		home, err := os.UserHomeDir()
 		if err != nil {
-			return err
+			return nil, hinted(fmt.Errorf("looking for the known hosts: %w", err), "say with --known-hosts where they are")
+		}
+		hosts = filepath.Join(home, ".ssh", "known_hosts")
+	}
+	say := func(text string) {
+		if !s.quiet {
+			complain(s.errs, text, "")
 		}
 	}
-	return nil
+	return openRemote(ctx, to, &login{key: key, agent: s.identity == "", hosts: hosts, acceptNew: s.acceptNew, say: say}, say)
 }
 
 // settle notes and prints what became of a parcel.

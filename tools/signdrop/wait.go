@@ -16,14 +16,14 @@ import (
 // How often the directories are listed. Events come at once, but not for what is
 // mounted from elsewhere, and the kernel may lose some.
 const (
-	poll        = time.Second // where there are no events
+	poll        = time.Second // where there are no events, after a few times
+	pollFirst   = 100 * time.Millisecond
 	pollBesides = 5 * time.Second
 )
 
 // waiter looks for the answers to the parcels that have no verdict yet.
 type waiter struct {
 	*submit
-	outbox   string
 	rejected *rejectedNames
 	byAnswer map[string]*parcel // by name in the outbox
 	left     int
@@ -32,7 +32,7 @@ type waiter struct {
 // await settles the parcels as their verdicts come, until there are none left or
 // ctx is done.
 func (s *submit) await(ctx context.Context, rejected *rejectedNames) error {
-	w := &waiter{submit: s, outbox: filepath.Join(s.dir, "outbox"), rejected: rejected, byAnswer: map[string]*parcel{}}
+	w := &waiter{submit: s, rejected: rejected, byAnswer: map[string]*parcel{}}
 	for _, p := range s.parcels {
 		if p.verdict == pending {
 			w.byAnswer[spool.AnswerName(p.name)] = p
@@ -44,39 +44,42 @@ func (s *submit) await(ctx context.Context, rejected *rejectedNames) error {
 	}
 	// Watching begins before the first listing, so that nothing falls between. It
 	// may not be possible here; polling goes on without it.
-	every := poll
+	s.site.until(ctx)
+	every, most := pollFirst, poll
 	var events chan fsnotify.Event
 	var troubles chan error
-	if fw, err := fsnotify.NewBufferedWatcher(4096); err == nil {
-		defer fw.Close()
-		if errors.Join(fw.Add(w.outbox), fw.Add(rejected.dir)) == nil {
-			events, troubles, every = fw.Events, fw.Errors, pollBesides
+	if s.site.events() {
+		if fw, err := fsnotify.NewBufferedWatcher(4096); err == nil {
+			defer fw.Close()
+			if errors.Join(fw.Add(s.site.path(boxOutbox, "")), fw.Add(s.site.path(boxRejected, ""))) == nil {
+				events, troubles, every, most = fw.Events, fw.Errors, pollBesides, pollBesides
+			}
 		}
 	}
 	s.bar.begin("files answered")
 	w.show()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	if err := w.list(); err != nil {
-		return err
-	}
-	for w.left > 0 {
-		var err error
+	for err := w.list(); w.left > 0; {
+		if ctx.Err() != nil {
+			w.giveUp() // whatever was under way was ended by that
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
-			w.giveUp()
-			return nil
 		case ev := <-events:
 			if ev.Has(fsnotify.Create) {
-				err = w.look(filepath.Dir(ev.Name), filepath.Base(ev.Name))
+				err = w.look(filepath.Base(filepath.Dir(ev.Name)), filepath.Base(ev.Name))
 			}
 		case <-troubles:
 			err = w.list() // events were lost
 		case <-tick.C:
 			err = w.list()
-		}
-		if err != nil {
-			return err
+			every = min(2*every, most)
+			tick.Reset(every)
 		}
 	}
 	return nil
@@ -84,8 +87,8 @@ func (s *submit) await(ctx context.Context, rejected *rejectedNames) error {
 
 // list looks at all names that lie there.
 func (w *waiter) list() error {
-	for _, dir := range []string{w.outbox, w.rejected.dir} {
-		if err := eachName(dir, func(name string) error { return w.look(dir, name) }); err != nil {
+	for _, box := range []string{boxOutbox, boxRejected} {
+		if err := w.site.each(box, func(name string) error { return w.look(box, name) }); err != nil {
 			return fmt.Errorf("looking for answers: %w", err)
 		}
 	}
@@ -93,21 +96,20 @@ func (w *waiter) list() error {
 }
 
 // look settles the parcel whose verdict a name is, if it is one.
-func (w *waiter) look(dir, name string) error {
-	if dir == w.outbox {
+func (w *waiter) look(box, name string) error {
+	if box == boxOutbox {
 		p := w.byAnswer[name]
 		if p == nil || p.verdict != pending {
 			return nil
 		}
-		path := filepath.Join(dir, name)
-		digest, err := digestIn(path)
+		digest, err := digestIn(w.site, box, name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && digest != p.digest {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		w.found(p, answered, path)
+		w.found(p, answered, box, name)
 		return nil
 	}
 	if w.rejected.before[name] {
@@ -121,20 +123,20 @@ func (w *waiter) look(dir, name string) error {
 		if p.verdict != pending {
 			continue
 		}
-		path, a, err := w.rejected.read(p, reason)
+		a, err := w.rejected.read(p, reason)
 		if err != nil {
 			return err
 		}
-		if path != "" && !(isCopy && a.Request == "") {
-			w.found(p, refused, path)
+		if a != nil && !(isCopy && a.Request == "") {
+			w.found(p, refused, box, reason)
 		}
 	}
 	return nil
 }
 
-func (w *waiter) found(p *parcel, v verdict, path string) {
+func (w *waiter) found(p *parcel, v verdict, box, name string) {
 	w.left--
-	w.read(p, v, path)
+	w.read(p, v, box, name)
 	w.show()
 }
 
