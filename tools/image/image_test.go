@@ -163,9 +163,7 @@ func TestDockerfile(t *testing.T) {
 	must(t, err)
 	want := []string{"FROM scratch\n", "USER " + config.User, "EXPOSE 10210/tcp", `VOLUME ["/data"]`, "STOPSIGNAL " + config.StopSignal,
 		"ENTRYPOINT " + strings.ReplaceAll(string(entry), ",", ", "), "WORKDIR " + config.WorkingDir}
-	for _, e := range config.Env {
-		want = append(want, e)
-	}
+	want = append(want, config.Env...)
 	for _, w := range want {
 		if !strings.Contains(last, w) {
 			t.Errorf("the last stage of deploy/Dockerfile does not say %q", w)

@@ -173,9 +173,7 @@ func TestImage(t *testing.T) {
 				t.Errorf("the digest is %s, printed was\n%s", digest, first.String())
 			}
 			want := []string{"usr/bin/signdropd", "usr/bin/signdrop"}
-			for _, d := range directories {
-				want = append(want, d)
-			}
+			want = append(want, directories...)
 			for i := range names {
 				names[i] = strings.TrimSuffix(names[i], "/")
 			}
