@@ -1,5 +1,6 @@
 # make build   bin/signdropd and bin/signdrop, static
 # make demo    one whole round on this machine
+# make image   build/: OCI archives for s390x and amd64, with their SBOMs
 # make test    everything that CI runs
 # make bench   the table of docs/performance.md
 # make fuzz    each fuzz target for FUZZTIME (default 20s)
@@ -8,12 +9,16 @@ GO        ?= go
 FUZZTIME  ?= 20s
 export CGO_ENABLED := 0
 
-.PHONY: all build demo test check tidy unit race s390x fuzz bench vulncheck clean
+.PHONY: all build image demo test check tidy unit race s390x fuzz bench vulncheck clean
 
 all: build
 
 build:
 	$(GO) build -trimpath -o bin/ ./appliance/signdropd ./tools/signdrop
+
+# Without a container engine; the same source makes the same digests.
+image:
+	$(GO) run ./tools/image -o build
 
 demo: build
 	tools/demo.sh
@@ -54,4 +59,4 @@ vulncheck:
 	$(GO) tool govulncheck ./...
 
 clean:
-	rm -rf bin demo bench
+	rm -rf bin build demo bench

@@ -72,7 +72,8 @@ func (d disturbed) sign(s Scheme, digest []byte) ([]byte, error) {
 	return sig, err
 }
 
-// ProtectedGuestAt is ProtectedGuest with another file.
+// ProtectedGuestAt is ProtectedGuest with another file, which must be sysfs' own if
+// genuine.
 var ProtectedGuestAt = protectedGuest
 
 // EncodeImported returns what this package would write for an imported key.

@@ -600,12 +600,22 @@ func TestProtectedGuest(t *testing.T) {
 	for content, want := range map[string]bool{"1\n": true, "1": true, "0\n": false, "": false, "yes": false, " 1": false} {
 		name := filepath.Join(dir, "prot_virt_guest")
 		must(t, os.WriteFile(name, []byte(content), 0o600))
-		if got := keyfs.ProtectedGuestAt(name); got != want {
+		if got := keyfs.ProtectedGuestAt(name, false); got != want {
 			t.Errorf("with %q: got %v, want %v", content, got, want)
 		}
+		if keyfs.ProtectedGuestAt(name, true) {
+			t.Errorf("with %q: a file that is not the kernel's says protected", content)
+		}
 	}
-	if keyfs.ProtectedGuestAt(filepath.Join(dir, "missing")) || keyfs.ProtectedGuestAt(dir) {
-		t.Error("a missing file says protected")
+	for _, genuine := range []bool{false, true} {
+		if keyfs.ProtectedGuestAt(filepath.Join(dir, "missing"), genuine) || keyfs.ProtectedGuestAt(dir, genuine) {
+			t.Error("a missing file says protected")
+		}
+	}
+	// The loopback interface is the first of every network namespace: a file of the
+	// kernel's that says 1.
+	if !keyfs.ProtectedGuestAt("/sys/class/net/lo/ifindex", true) {
+		t.Error("a file of sysfs that says 1 does not say protected")
 	}
 	keyfs.ProtectedGuest() // whatever this machine is
 }

@@ -11,6 +11,8 @@
 //	signdrop journal verify     check that no signature is missing from the record
 //	signdrop journal list       find any signature that was made
 //	signdrop import-walletkms   take over the keys of a walletKMS
+//	signdrop contract           make what an IBM confidential machine starts by
+//	signdrop attest             check what such a machine says of itself
 //
 // # Exit codes
 //

@@ -54,7 +54,9 @@ makes that pleasant for partners, operators and auditors.`,
 		c.GroupID = groupPartner
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{newInit(), newApprove(), newStatus(), newJournal(), newImportWalletKMS()} {
+	for _, c := range []*cobra.Command{
+		newInit(), newApprove(), newStatus(), newJournal(), newImportWalletKMS(), newContract(), newAttest(),
+	} {
 		c.GroupID = groupOperator
 		root.AddCommand(c)
 	}
