@@ -24,7 +24,7 @@ import (
 )
 
 // patience bounds every wait for a condition.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // await waits until cond holds.
 func await(t testing.TB, what string, cond func() bool) {

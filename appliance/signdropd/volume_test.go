@@ -27,7 +27,7 @@ import (
 
 // patience is how long a condition may take to come true before a test gives up.
 // It is never waited for when all is well.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // volume is a data volume with the company acme, on the real disk, and the runs of
 // signdropd on it.
