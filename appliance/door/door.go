@@ -20,7 +20,10 @@
 // (spool.Unfinished). When the client closes it, it is synced, gets its name by one
 // rename, the directory is synced, and then the client is told OK. A connection
 // that is cut leaves ".door-NAME" with the bytes that came without a gap; it can be
-// resumed for as long as it is kept.
+// resumed for as long as it is kept. A door that is killed leaves one that cannot:
+// nobody knows which of its bytes came. The mode tells them apart, 0640 and 0600.
+//
+// A file that waits is taken back into ".door-NAME" at the first write to it.
 //
 // Crash between any two of these steps: the file lies there under one of its two
 // names, whole under NAME, and the client has not been told OK.

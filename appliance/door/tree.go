@@ -441,6 +441,9 @@ func (l *listing) look(onDisk string) fs.FileInfo {
 		if _, err := d.Stat(name); err == nil {
 			return nil // it is listed under the name that waits
 		}
+		if !resumable(&info) && !l.tree.sn.room.open(name) {
+			return nil
+		}
 	}
 	return infoOf(name, info)
 }
