@@ -74,7 +74,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		MaxBytes: 1 << 30, MaxFiles: 10_000, MaxFile: 64 << 20, Reserve: 128 << 20,
 		MaxConns: 128, MaxCompanyConns: 32, MaxWaiting: 256, MaxSourceWaiting: 64,
-		MaxChannels: 4, MaxHandles: 64, MaxCompanyHandles: 256,
+		MaxChannels: 2, MaxHandles: 64, MaxCompanyHandles: 256,
 		SourceBurst: 100, SourceRate: 10,
 		Login: 20 * time.Second, Idle: 10 * time.Minute, Stall: time.Minute, Keep: 24 * time.Hour,
 		Recent: 2 * time.Minute,
