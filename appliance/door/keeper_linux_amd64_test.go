@@ -54,7 +54,17 @@ func probe(paths []string) {
 	if !*bareFlag {
 		c, err := Confine(fmt.Sprintf("/proc/self/fd/%d", fdSpool))
 		fmt.Fprintf(os.Stderr, "landlock %d %v\n", c.Landlock, err)
+	} else if err := renounce(); err != nil {
+		fmt.Fprintf(os.Stderr, "renounce: %v\n", err)
 	}
+	threads, _ := filepath.Glob("/proc/self/task/*/status")
+	without := len(threads)
+	for _, name := range threads {
+		if text, _ := os.ReadFile(name); strings.Contains(string(text), "NoNewPrivs:\t1") {
+			without--
+		}
+	}
+	fmt.Fprintf(os.Stderr, "%t: all threads have no_new_privs\n", len(threads) > 1 && without == 0)
 	for _, p := range paths {
 		for _, flags := range []int{unix.O_RDONLY, unix.O_WRONLY, unix.O_PATH} {
 			fd, err := unix.Openat(fdSpool, p, flags, 0)
@@ -212,6 +222,9 @@ func TestClosed(t *testing.T) {
 		}
 		if n := strings.Count(text, "\nopen "); n < 3*len(tries)-1 {
 			t.Fatalf("%s: only %d tries:\n%s", c.what, n, text)
+		}
+		if c.bare && !strings.Contains(text, "true: all threads have no_new_privs") {
+			t.Errorf("%s: a thread may get new rights:\n%s", c.what, text)
 		}
 		forbidden := "open|mkdir"
 		if landlock {
@@ -430,5 +443,38 @@ func TestGroups(t *testing.T) {
 		if got := gid(path); got != want {
 			t.Errorf("%s has the group %d, want %d", path, got, want)
 		}
+	}
+}
+
+// TestOrderlyStop: a door that is told to end leaves what came without a gap, to be
+// resumed.
+func TestOrderlyStop(t *testing.T) {
+	dir, _ := volume(t)
+	log := newLockedBuffer()
+	k := keeperOf(dir, log, "-door.child")
+	listening := make(chan string, 1)
+	k.Listening = func(a net.Addr) { listening <- a.String() }
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	conn, err := dialKeeper(<-listening, fingerprintIn(t, log), "acme")
+	check(t, err)
+	defer conn.Close()
+	c, err := sftp.NewClient(conn)
+	check(t, err)
+	f, err := c.Create("/inbox/pay.json")
+	check(t, err)
+	_, err = f.Write([]byte("one half"))
+	check(t, err)
+	_, err = f.WriteAt([]byte("end"), 100)
+	check(t, err)
+	cancel()
+	check(t, <-done)
+	left := filepath.Join(dir, "spool/acme/inbox", hidden+"pay.json")
+	info, err := os.Stat(left)
+	check(t, err)
+	if text, err := os.ReadFile(left); err != nil || string(text) != "one half" || info.Mode().Perm() != finished {
+		t.Errorf("left are %q with the mode %o, %v", text, info.Mode().Perm(), err)
 	}
 }

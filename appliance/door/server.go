@@ -412,11 +412,11 @@ func (sn *session) channels(channels <-chan ssh.NewChannel) {
 		}
 		open.Add(1)
 		wg.Go(func() {
+			l := sn.newLine(ch)
+			defer sn.dropLine(l)
 			// A client that does not close its side keeps a buffer here, and so
 			// has the channel still.
 			defer open.Add(-1)
-			l := sn.newLine(ch)
-			defer sn.dropLine(l)
 			sn.channel(l, requests)
 			ch.Close()
 			ssh.DiscardRequests(requests)
