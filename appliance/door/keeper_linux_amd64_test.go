@@ -478,3 +478,27 @@ func TestOrderlyStop(t *testing.T) {
 		t.Errorf("left are %q with the mode %o, %v", text, info.Mode().Perm(), err)
 	}
 }
+
+// TestGroupIsKilled: a door that does not end is killed, and what it has started too.
+func TestGroupIsKilled(t *testing.T) {
+	dir, _ := volume(t)
+	log := newLockedBuffer()
+	k := keeperOf(dir, log)
+	k.Program = []string{"/bin/sh", "-c", "sleep 300 & echo started $! >&2; wait; exit"}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	re := regexp.MustCompile(`started (\d+)\n`)
+	await(t, "the program has started another", func() bool { return re.MatchString(log.String()) })
+	stat := "/proc/" + re.FindStringSubmatch(log.String())[1] + "/stat"
+	if _, err := os.Stat(stat); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	check(t, <-done)
+	await(t, "it has gone", func() bool {
+		text, err := os.ReadFile(stat)
+		return err != nil || strings.Contains(string(text), ") Z ")
+	})
+}
