@@ -21,7 +21,8 @@ const settling = 15 * time.Second
 // directories sees to it that the door's user can work in every company's three
 // directories, and returns the groups that it needs beside its own. A directory
 // that is its owner's alone is given to the door's group; one that a group may
-// write to already stays that group's.
+// write to already stays that group's; any other is left as it is: those who may
+// read it would lose it.
 func (k *Keeper) directories(now time.Time) []int {
 	if k.User == nil || k.User.UID == os.Getuid() {
 		return nil
@@ -63,9 +64,12 @@ func (k *Keeper) directory(company, what string, now time.Time) (gid int, err er
 		return 0, err
 	}
 	path := fmt.Sprintf("%s/spool/%s/%s", k.Data, company, what)
-	if int(info.GID) != k.User.GID || info.Mode.Perm()&0o070 != 0o070 {
-		if info.Mode.Perm()&0o020 != 0 && info.GID != 0 {
+	if perm := info.Mode.Perm(); int(info.GID) != k.User.GID || perm&0o070 != 0o070 {
+		if perm&0o020 != 0 && info.GID != 0 {
 			return int(info.GID), nil
+		}
+		if perm&0o077 != 0 && int(info.GID) != k.User.GID {
+			return 0, fmt.Errorf("group %d or others may use it already (mode %04o): chmod 0700 %s to give it to the door, or chmod 2770 to let that group and the door work in it", info.GID, perm, path)
 		}
 		if err := give(path, info, k.User.GID); err != nil {
 			return 0, err

@@ -67,7 +67,6 @@ func Child(ctx context.Context, log zerolog.Logger) error {
 		return err
 	}
 	srv := newServer(m.Hello.Settings, vol, host, log)
-	defer srv.close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	go func() { stop(listen(keeper, srv, host)) }()
@@ -82,8 +81,15 @@ func Child(ctx context.Context, log zerolog.Logger) error {
 		<-ctx.Done()
 	case <-ctx.Done():
 	}
+	l.Close()
+	srv.close()
+	srv.wait(parting)
 	return nil // the keeper has gone, or wants us to
 }
+
+// parting is for how long a door that ends waits for its sessions to leave what came
+// in order. It is less than what the keeper waits for the door.
+const parting = 1500 * time.Millisecond
 
 // tellConfinement logs what is enforced and refuses to serve with less than was
 // meant.

@@ -36,24 +36,30 @@ func Confine(spool string) (Confinement, error) {
 	if c.Groups, err = os.Getgroups(); err != nil {
 		return c, err
 	}
-	err = errors.Join(
-		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-		// No core file, and no ptrace by others of the same user.
-		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0),
-		unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}),
-	)
-	if err != nil {
+	if err := renounce(); err != nil {
 		return c, fmt.Errorf("giving up rights: %w", err)
 	}
 	abi, err := llsys.LandlockGetABIVersion()
 	if err != nil || abi < 1 {
 		return c, nil // an old kernel, or one without it
 	}
-	if err := landlock.V8.BestEffort().Restrict(landlock.PathAccess(rights, spool)); err != nil {
+	if err := landlock.V10.BestEffort().Restrict(landlock.PathAccess(rights, spool)); err != nil {
 		return c, fmt.Errorf("landlock: %w", err)
 	}
-	c.Landlock = min(abi, 8)
+	c.Landlock = min(abi, 10)
 	return c, nil
+}
+
+// renounce is what needs no Landlock.
+func renounce() error {
+	return errors.Join(
+		// A flag of each thread. Landlock's library sets it for all too, and is
+		// not asked where the kernel has none.
+		llsys.AllThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+		// No core file, and no ptrace by others of the same user.
+		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0),
+		unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}),
+	)
 }
 
 // checkClosed tries what must not work: to open db/, which lies beside the spool.

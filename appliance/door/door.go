@@ -20,7 +20,10 @@
 // (spool.Unfinished). When the client closes it, it is synced, gets its name by one
 // rename, the directory is synced, and then the client is told OK. A connection
 // that is cut leaves ".door-NAME" with the bytes that came without a gap; it can be
-// resumed for as long as it is kept.
+// resumed for as long as it is kept. A door that is killed leaves one that cannot:
+// nobody knows which of its bytes came. The mode tells them apart, 0640 and 0600.
+//
+// A file that waits is taken back into ".door-NAME" at the first write to it.
 //
 // Crash between any two of these steps: the file lies there under one of its two
 // names, whole under NAME, and the client has not been told OK.
@@ -71,7 +74,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		MaxBytes: 1 << 30, MaxFiles: 10_000, MaxFile: 64 << 20, Reserve: 128 << 20,
 		MaxConns: 128, MaxCompanyConns: 32, MaxWaiting: 256, MaxSourceWaiting: 64,
-		MaxChannels: 4, MaxHandles: 64, MaxCompanyHandles: 256,
+		MaxChannels: 2, MaxHandles: 64, MaxCompanyHandles: 256,
 		SourceBurst: 100, SourceRate: 10,
 		Login: 20 * time.Second, Idle: 10 * time.Minute, Stall: time.Minute, Keep: 24 * time.Hour,
 		Recent: 2 * time.Minute,

@@ -424,7 +424,7 @@ func FuzzSession(f *testing.F) {
 		ours, theirs := net.Pipe()
 		done := make(chan error)
 		go func() {
-			err := sn.sftp(ours)
+			err := sn.sftp(ours, sn.touch)
 			ours.Close() // as channel does
 			done <- err
 		}()

@@ -191,8 +191,8 @@ func (k *Keeper) once(ctx context.Context, l *net.TCPListener) error {
 		stop(err)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
-		// Closing the socket ends it. What it had accepted is durable, and the
-		// rest is an unfinished upload, so there is nothing to wait for.
+		// Closing the socket ends it. What it had accepted is durable; it waits a
+		// little to leave of the rest what can be resumed.
 		conn.Close()
 		select {
 		case exit := <-died:
@@ -200,7 +200,11 @@ func (k *Keeper) once(ctx context.Context, l *net.TCPListener) error {
 				err = fmt.Errorf("%w (%w)", exit, err)
 			}
 		case <-time.After(2 * time.Second):
-			cmd.Process.Kill()
+			// It leads a session, and so a group: whatever it may have started
+			// goes too.
+			if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); err != nil {
+				cmd.Process.Kill()
+			}
 			<-died
 		}
 	}
@@ -244,6 +248,7 @@ func (k *Keeper) start(l *net.TCPListener) (net.Conn, *exec.Cmd, error) {
 	}
 	cmd.Stderr = k.Stderr
 	cmd.ExtraFiles = []*os.File{spool, listener, theirs}
+	cmd.WaitDelay = time.Second // for standard error, should somebody else have it
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if k.User != nil {
 		cred := &syscall.Credential{Uid: uint32(k.User.UID), Gid: uint32(k.User.GID)}
@@ -296,14 +301,14 @@ func (k *Keeper) serves(conn net.Conn, to *sender, l net.Addr, pid int) error {
 }
 
 // signs answers the door's requests for signatures with the host key. Only what has
-// the length of an exchange hash is signed.
+// may be an exchange hash is signed.
 func (k *Keeper) signs(conn net.Conn, to *sender) error {
 	for {
 		data, err := readFrame(conn, maxToSign)
 		if err != nil {
 			return fmt.Errorf("the door's socket: %w", err)
 		}
-		if n := len(data); n != 32 && n != 48 && n != 64 {
+		if !exchangeHash(data) {
 			return errors.New("the door asks for a signature over what is no exchange hash")
 		}
 		sig, err := k.host.Sign(nil, data)

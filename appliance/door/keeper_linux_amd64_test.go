@@ -3,6 +3,7 @@ package door
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -56,7 +57,17 @@ func probe(paths []string) {
 	if !*bareFlag {
 		c, err := Confine(fmt.Sprintf("/proc/self/fd/%d", fdSpool))
 		fmt.Fprintf(os.Stderr, "landlock %d %v\n", c.Landlock, err)
+	} else if err := renounce(); err != nil {
+		fmt.Fprintf(os.Stderr, "renounce: %v\n", err)
 	}
+	threads, _ := filepath.Glob("/proc/self/task/*/status")
+	without := len(threads)
+	for _, name := range threads {
+		if text, _ := os.ReadFile(name); strings.Contains(string(text), "NoNewPrivs:\t1") {
+			without--
+		}
+	}
+	fmt.Fprintf(os.Stderr, "%t: all threads have no_new_privs\n", len(threads) > 1 && without == 0)
 	for _, p := range paths {
 		for _, flags := range []int{unix.O_RDONLY, unix.O_WRONLY, unix.O_PATH} {
 			fd, err := unix.Openat(fdSpool, p, flags, 0)
@@ -215,6 +226,9 @@ func TestClosed(t *testing.T) {
 		if n := strings.Count(text, "\nopen "); n < 3*len(tries)-1 {
 			t.Fatalf("%s: only %d tries:\n%s", c.what, n, text)
 		}
+		if c.bare && !strings.Contains(text, "true: all threads have no_new_privs") {
+			t.Errorf("%s: a thread may get new rights:\n%s", c.what, text)
+		}
 		forbidden := "open|mkdir"
 		if landlock {
 			// Without it, a link in its own inbox is the door's own affair: nobody
@@ -323,7 +337,7 @@ func TestKeeper(t *testing.T) {
 	})
 
 	// It dies in the middle of an upload, and another one takes its place: same
-	// port, same key, and the upload can be gone on with.
+	// port, same key. Nobody knows what of the upload came, so it begins anew.
 	half := func(name string) string { return filepath.Join(dir, "spool/acme/inbox", name) }
 	begun, err := dialKeeper(addr, print, "acme")
 	check(t, err)
@@ -344,11 +358,10 @@ func TestKeeper(t *testing.T) {
 	defer conn.Close()
 	c, err = sftp.NewClient(conn)
 	check(t, err)
-	f, err = c.OpenFile("/inbox/half.json", os.O_WRONLY)
-	check(t, err)
-	_, err = f.WriteAt([]byte("the other"), 10)
-	check(t, err)
-	check(t, f.Close())
+	if _, err = c.OpenFile("/inbox/half.json", os.O_WRONLY); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a killed door left can be resumed: %v", err)
+	}
+	check(t, put(c, "/inbox/half.json", []byte("one half, the other")))
 	if got, err := os.ReadFile(half("half.json")); err != nil || string(got) != "one half, the other" {
 		t.Errorf("the file holds %q, %v", got, err)
 	}
@@ -473,4 +486,61 @@ func TestNotice(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the notice has stayed")
 	}
+}
+
+// TestOrderlyStop: a door that is told to end leaves what came without a gap, to be
+// resumed.
+func TestOrderlyStop(t *testing.T) {
+	dir, _ := volume(t)
+	log := newLockedBuffer()
+	k := keeperOf(dir, log, "-door.child")
+	listening := make(chan string, 1)
+	k.Listening = func(a net.Addr) { listening <- a.String() }
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	conn, err := dialKeeper(<-listening, fingerprintIn(t, log), "acme")
+	check(t, err)
+	defer conn.Close()
+	c, err := sftp.NewClient(conn)
+	check(t, err)
+	f, err := c.Create("/inbox/pay.json")
+	check(t, err)
+	_, err = f.Write([]byte("one half"))
+	check(t, err)
+	_, err = f.WriteAt([]byte("end"), 100)
+	check(t, err)
+	cancel()
+	check(t, <-done)
+	left := filepath.Join(dir, "spool/acme/inbox", hidden+"pay.json")
+	info, err := os.Stat(left)
+	check(t, err)
+	if text, err := os.ReadFile(left); err != nil || string(text) != "one half" || info.Mode().Perm() != finished {
+		t.Errorf("left are %q with the mode %o, %v", text, info.Mode().Perm(), err)
+	}
+}
+
+// TestGroupIsKilled: a door that does not end is killed, and what it has started too.
+func TestGroupIsKilled(t *testing.T) {
+	dir, _ := volume(t)
+	log := newLockedBuffer()
+	k := keeperOf(dir, log)
+	k.Program = []string{"/bin/sh", "-c", "sleep 300 & echo started $! >&2; wait; exit"}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	re := regexp.MustCompile(`started (\d+)\n`)
+	await(t, "the program has started another", func() bool { return re.MatchString(log.String()) })
+	stat := "/proc/" + re.FindStringSubmatch(log.String())[1] + "/stat"
+	if _, err := os.Stat(stat); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	check(t, <-done)
+	await(t, "it has gone", func() bool {
+		text, err := os.ReadFile(stat)
+		return err != nil || strings.Contains(string(text), ") Z ")
+	})
 }

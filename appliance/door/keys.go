@@ -136,6 +136,9 @@ func parseFrom(list string) ([]netip.Prefix, error) {
 			}
 			prefix = netip.PrefixFrom(addr, addr.BitLen())
 		}
+		if prefix.Addr().Is4In6() {
+			return nil, fmt.Errorf("%s is an IPv4 address written as IPv6, which no client has: write it as IPv4", prefix)
+		}
 		if prefix.Masked() != prefix {
 			return nil, fmt.Errorf("%s has bits behind its prefix", prefix)
 		}

@@ -30,6 +30,8 @@ func TestParseKeys(t *testing.T) {
 		{"a negation", `from="!10.0.0.1" ` + acme, 0, 0, "names"},
 		{"no address", `from="" ` + acme, 0, 0, "names"},
 		{"bits behind the prefix", `from="10.0.0.1/8" ` + acme, 0, 0, "behind"},
+		{"IPv4 as IPv6", `from="::ffff:192.0.2.1" ` + acme, 0, 0, "as IPv4"},
+		{"IPv4 as IPv6, a prefix", `from="::ffff:192.0.2.0/120" ` + acme, 0, 0, "as IPv4"},
 		{"principals", `cert-authority,principals="root" ` + acme, 0, 0, "principals"},
 		{"no such time", `expiry-time="20301301" ` + acme, 0, 0, "no such time"},
 		{"time of another form", `expiry-time="+1d" ` + acme, 0, 0, "want YYYY"},

@@ -77,6 +77,9 @@ type room struct {
 	mu      sync.Mutex
 	uploads map[string]*upload // that are open, by name
 	recent  map[string]recent  // that were accepted lately, by name
+	// held are the uploads whose handle a client has, also those that somebody else
+	// has ended.
+	held map[*upload]bool
 }
 
 // recent is what stat tells of a file that the appliance may have taken already.
@@ -92,7 +95,7 @@ const maxRecent = 4096
 
 func newRoom(s *server, company string) *room {
 	return &room{
-		srv: s, company: company, uploads: map[string]*upload{}, recent: map[string]recent{},
+		srv: s, company: company, uploads: map[string]*upload{}, recent: map[string]recent{}, held: map[*upload]bool{},
 		usage: usage{maxBytes: s.set.MaxBytes, maxFiles: s.set.MaxFiles},
 	}
 }
@@ -135,23 +138,28 @@ func (r *room) begin(t *tree, name string, f openFlags) (*upload, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.excl && (finished != nil || part != nil) {
+	old := r.uploads[name]
+	left := old != nil || resumable(part)
+	if f.excl && (finished != nil || left) {
 		return nil, errExists
 	}
-	if !f.create && finished == nil && part == nil {
+	if !f.create && finished == nil && !left {
 		return nil, errNoFile
 	}
 	// Whoever begins anew means that the earlier upload is dead: its connection
 	// may hang for long before it is known to be.
-	if old := r.uploads[name]; old != nil {
+	if old != nil {
 		delete(r.uploads, name)
 		old.abandon(errTaken)
+		if finished, err = regular(inbox, name); err != nil {
+			return nil, err
+		}
 		if part, err = regular(inbox, hidden+name); err != nil {
 			return nil, err
 		}
 	}
 	u := &upload{room: r, tree: t, inbox: inbox, name: name, excl: f.excl}
-	if f.trunc || finished == nil && part == nil {
+	if f.trunc || finished == nil && !resumable(part) {
 		err = u.create(part)
 	} else {
 		err = u.resume(finished, part)
@@ -165,6 +173,7 @@ func (r *room) begin(t *tree, name string, f openFlags) (*upload, error) {
 		u.least = u.size
 	}
 	r.uploads[name] = u
+	r.held[u] = true
 	return u, nil
 }
 
@@ -189,7 +198,14 @@ func regular(d durable.Dir, name string) (*durable.Info, error) {
 // newer reports whether what an upload left is newer than the file that waits under
 // its name.
 func newer(part, finished *durable.Info) bool {
-	return part != nil && (finished == nil || part.CTime >= finished.CTime)
+	return resumable(part) && (finished == nil || part.CTime >= finished.CTime)
+}
+
+// open reports whether somebody is uploading name.
+func (r *room) open(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.uploads[name] != nil
 }
 
 // stat describes a name of the inbox as the partner sees it: what an upload would go
@@ -205,8 +221,9 @@ func (r *room) stat(inbox durable.Dir, name string) (info durable.Info, err erro
 	if err != nil {
 		return info, err
 	}
+	u := r.uploads[name]
 	switch {
-	case part != nil && (r.uploads[name] != nil || newer(part, finished)):
+	case part != nil && (u != nil && !u.untouched.Load() || newer(part, finished)):
 		return *part, nil
 	case finished != nil:
 		return *finished, nil
@@ -291,17 +308,18 @@ func (r *room) renameMissing(inbox durable.Dir, from, to string) error {
 	if err != nil {
 		return err
 	}
-	if part != nil {
+	if resumable(part) {
 		return refuse(errDenied.status, "the upload of this file was cut off: upload it again or resume it")
 	}
 	return errNoFile
 }
 
-// sync makes the open uploads of a session durable so far.
+// sync makes the open uploads of a session durable so far. It fails if another
+// session has ended one of them.
 func (r *room) sync(t *tree) error {
 	r.mu.Lock()
 	var mine []*upload
-	for _, u := range r.uploads {
+	for u := range r.held {
 		if u.tree == t {
 			mine = append(mine, u)
 		}
@@ -346,15 +364,20 @@ func (s *server) sweep(now time.Time) {
 		return
 	}
 	defer top.Close()
-	s.mu.Lock()
-	names := make([]string, 0, len(s.rings))
-	for n := range s.rings {
-		names = append(names, n)
+	// Also of those that may not log in any more.
+	var names []string
+	err = durable.Walk(top, func(e durable.Entry) error {
+		if e.Type.IsDir() || e.Type == fs.ModeIrregular {
+			names = append(names, e.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		s.quiet.Error().Err(err).Msg("SFTP door: looking for unfinished uploads")
 	}
-	s.mu.Unlock()
 	for _, n := range names {
 		inbox, err := durable.SubPath(top, n, boxInbox)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, durable.ErrNotRegular) {
 			continue
 		}
 		removed := 0

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -37,12 +38,13 @@ type server struct {
 	sessions map[*session]bool
 }
 
-// The algorithms, best first. Everything that is here is held to be secure today;
+// The algorithms, best first. The hashes of the key exchanges have 32 or 48 bytes
+// (see exchangeHash). Everything that is here is held to be secure today;
 // hmac-sha2-256 without -etm is for libssh2 (curl), which has no other.
 var (
 	kexes = []string{
 		ssh.KeyExchangeMLKEM768X25519, ssh.KeyExchangeCurve25519,
-		ssh.KeyExchangeECDHP256, ssh.KeyExchangeECDHP384, ssh.KeyExchangeECDHP521,
+		ssh.KeyExchangeECDHP256, ssh.KeyExchangeECDHP384,
 	}
 	ciphers = []string{
 		ssh.CipherAES256GCM, ssh.CipherAES128GCM, ssh.CipherChaCha20Poly1305,
@@ -176,7 +178,7 @@ func (s *server) janitor() {
 			s.sweep(now)
 		}
 		for _, c := range s.open() {
-			if now.UnixNano()-c.active.Load() > int64(s.set.Idle) {
+			if c.idle(now) {
 				c.log.Info().Msg("SFTP connection closed: idle")
 				c.conn.Close()
 			}
@@ -194,6 +196,13 @@ func (s *server) close() {
 	close(s.done)
 	for _, c := range s.open() {
 		c.conn.Close()
+	}
+}
+
+// wait waits until all sessions have ended, for max at most.
+func (s *server) wait(max time.Duration) {
+	for end := time.Now().Add(max); len(s.open()) > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -248,6 +257,73 @@ type session struct {
 	log     zerolog.Logger
 	active  atomic.Int64 // when it last asked for something, nanoseconds since 1970
 	handles atomic.Int64
+
+	mu    sync.Mutex
+	lines map[*line]bool // the channels that are open
+}
+
+// line is one channel of a connection. A client that opens no window, and so leaves
+// an answer unsent for as long as Stall, loses its connection.
+type line struct {
+	ssh.Channel
+	sn     *session
+	active atomic.Int64
+}
+
+func (sn *session) newLine(ch ssh.Channel) *line {
+	l := &line{Channel: ch, sn: sn}
+	l.touch()
+	sn.mu.Lock()
+	defer sn.mu.Unlock()
+	if sn.lines == nil {
+		sn.lines = map[*line]bool{}
+	}
+	sn.lines[l] = true
+	return l
+}
+
+func (sn *session) dropLine(l *line) {
+	sn.mu.Lock()
+	delete(sn.lines, l)
+	sn.mu.Unlock()
+}
+
+func (l *line) touch() {
+	l.active.Store(l.sn.srv.now().UnixNano())
+	l.sn.touch()
+}
+
+// Write implements io.Writer.
+func (l *line) Write(p []byte) (int, error) {
+	t := time.AfterFunc(l.sn.srv.set.Stall, func() {
+		l.sn.log.Info().Msg("SFTP connection closed: the client does not read")
+		l.sn.conn.Close()
+	})
+	defer t.Stop()
+	return l.Channel.Write(p)
+}
+
+// idle closes the channels that have asked for nothing for as long as Idle, and
+// reports whether the connection has to go: because nothing came at all, or because
+// a channel that was closed is still there.
+func (sn *session) idle(now time.Time) bool {
+	set := &sn.srv.set
+	for l := range sn.openLines() {
+		since := now.UnixNano() - l.active.Load()
+		if since > int64(set.Idle+set.Stall) {
+			return true
+		}
+		if since > int64(set.Idle) {
+			l.Close()
+		}
+	}
+	return now.UnixNano()-sn.active.Load() > int64(set.Idle)
+}
+
+func (sn *session) openLines() map[*line]bool {
+	sn.mu.Lock()
+	defer sn.mu.Unlock()
+	return maps.Clone(sn.lines)
 }
 
 func (s *server) handle(v *visitor) {
@@ -291,6 +367,16 @@ func (s *server) handle(v *visitor) {
 		delete(s.sessions, sn)
 		s.mu.Unlock()
 	}()
+	// Who was thrown out since the key was asked about was not among the sessions.
+	if err := s.allowed(company, key, sn.addr); err != nil {
+		log.Info().Err(err).Msg("SFTP connection closed: its key may not log in any more")
+		return
+	}
+	select {
+	case <-s.done: // as above
+		return
+	default:
+	}
 	log.Info().Str("key", fingerprint(key)).Str("client", cut(string(conn.ClientVersion()), 80)).Msg("SFTP login")
 	go ssh.DiscardRequests(requests)
 	sn.channels(channels)
@@ -326,16 +412,21 @@ func (sn *session) channels(channels <-chan ssh.NewChannel) {
 		}
 		open.Add(1)
 		wg.Go(func() {
+			l := sn.newLine(ch)
+			defer sn.dropLine(l)
+			// A client that does not close its side keeps a buffer here, and so
+			// has the channel still.
 			defer open.Add(-1)
-			defer ch.Close()
-			sn.channel(ch, requests)
+			sn.channel(l, requests)
+			ch.Close()
+			ssh.DiscardRequests(requests)
 		})
 	}
 }
 
 // channel waits for the client to ask for sftp, and serves it. Nothing else is
 // granted: no shell, no command, no forwarding, no environment.
-func (sn *session) channel(ch ssh.Channel, requests <-chan *ssh.Request) {
+func (sn *session) channel(ch *line, requests <-chan *ssh.Request) {
 	ctx, cancel := context.WithTimeout(context.Background(), sn.srv.set.Login)
 	defer cancel()
 	for {
@@ -356,7 +447,7 @@ func (sn *session) channel(ch ssh.Channel, requests <-chan *ssh.Request) {
 			}
 			go ssh.DiscardRequests(requests)
 			code := uint32(0)
-			if err := sn.sftp(ch); err != nil && !errors.Is(err, io.EOF) {
+			if err := sn.sftp(ch, ch.touch); err != nil && !errors.Is(err, io.EOF) {
 				sn.log.Debug().Err(err).Msg("SFTP session ended")
 				code = 1
 			}

@@ -22,8 +22,8 @@ type tree struct {
 	dirs map[string]durable.Dir
 }
 
-// sftp serves one channel.
-func (sn *session) sftp(ch io.ReadWriteCloser) error {
+// sftp serves one channel. heard is called for each packet.
+func (sn *session) sftp(ch io.ReadWriteCloser, heard func()) error {
 	top, err := sn.srv.vol.Root()
 	if err != nil {
 		return err
@@ -42,7 +42,7 @@ func (sn *session) sftp(ch io.ReadWriteCloser) error {
 			return err
 		}
 	}
-	f := newFrames(ch, func() error { return sn.room.sync(t) }, sn.touch)
+	f := newFrames(ch, func() error { return sn.room.sync(t) }, heard)
 	return sftp.NewRequestServer(f, sftp.Handlers{FileGet: t, FilePut: t, FileCmd: t, FileList: t}).Serve()
 }
 
@@ -440,6 +440,9 @@ func (l *listing) look(onDisk string) fs.FileInfo {
 	if part {
 		if _, err := d.Stat(name); err == nil {
 			return nil // it is listed under the name that waits
+		}
+		if !resumable(&info) && !l.tree.sn.room.open(name) {
+			return nil
 		}
 	}
 	return infoOf(name, info)

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pkg/sftp"
 
@@ -23,61 +24,123 @@ type upload struct {
 	// released gives the handle back.
 	released func()
 
-	mu   sync.Mutex
-	file durable.File // nil once it is closed
-	got  extents      // which bytes are there
-	size int64        // the end of the last byte
-	err  error        // why it cannot be finished any more
-	cut  bool         // the connection was lost
+	// untouched says that nothing has been written yet to what is resumed: it lies
+	// where it lay. It changes with mu; for what waits, with the room's lock too.
+	untouched atomic.Bool
+
+	mu    sync.Mutex
+	file  durable.File  // nil once it is closed
+	waits *durable.Info // the file that waits under name, to be taken back at the first write
+	taken bool          // it has been taken back
+	wrote bool          // something was written
+	got   extents       // which bytes are there
+	size  int64         // the end of the last byte
+	err   error         // why it cannot be finished any more
+	cut   bool          // the connection was lost
+}
+
+// Modes of an unfinished upload. One that is written may have holes of which nobody
+// knows after a SIGKILL: only what keep has cut and synced can be resumed.
+const (
+	written  = 0o600
+	finished = 0o640
+)
+
+// resumable reports whether an upload may go on with part. nil is no part.
+func resumable(part *durable.Info) bool {
+	return part != nil && part.Mode.Perm()&0o040 != 0
+}
+
+// chmod sets the mode of f where the file system has modes.
+func chmod(f durable.File, perm fs.FileMode) error {
+	if c, ok := f.(durable.Cutter); ok {
+		return c.Chmod(perm)
+	}
+	return nil
 }
 
 // create begins an upload from nothing. part is what an earlier one left.
 func (u *upload) create(part *durable.Info) error {
+	more := 1
+	if part != nil {
+		more = 0
+	}
+	if err := u.room.usage.take(u.inbox, 0, more); err != nil {
+		return err
+	}
 	if part != nil {
 		if err := u.inbox.Remove(hidden + u.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		u.room.usage.stale()
 	}
-	if err := u.room.usage.take(u.inbox, 0, 1); err != nil {
-		return err
-	}
-	f, err := u.inbox.Create(hidden+u.name, 0o640)
+	f, err := u.inbox.Create(hidden+u.name, written)
 	u.file = f
 	return err
 }
 
-// resume goes on with what an earlier upload left, or with a file that waits, which
-// is taken back first: while it grows it must not be taken for whole. If the
-// appliance was quicker there is no such file any more.
-func (u *upload) resume(finished, part *durable.Info) error {
-	if !newer(part, finished) {
-		if part != nil {
-			if err := u.inbox.Remove(hidden + u.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		if err := u.inbox.Move(u.name, u.inbox, hidden+u.name); err != nil {
-			return err
-		}
+// resume goes on with what an earlier upload left, or with a file that waits. Until
+// something is written nothing changes: a connection that is cut before leaves a
+// request where the appliance finds it.
+func (u *upload) resume(whole, part *durable.Info) error {
+	name, want := hidden+u.name, part
+	if !newer(part, whole) {
+		name, want, u.waits = u.name, whole, whole
 	}
-	f, err := u.inbox.OpenWrite(hidden + u.name)
+	f, err := u.inbox.OpenWrite(name)
 	if err != nil {
 		return err
 	}
 	info, err := f.Stat()
+	if err == nil && info.Ino != want.Ino {
+		err = errNoFile // exchanged at this moment
+	}
 	if err != nil {
 		f.Close()
 		return err
 	}
 	u.file, u.size = f, info.Size
 	u.got.add(0, info.Size)
+	u.untouched.Store(true)
+	return nil
+}
+
+// touch comes before the first write to what is resumed. A file that waits is taken
+// back: while it grows it must not be taken for whole. If the appliance was quicker
+// there is no such file any more. Called with the room's lock and u.mu.
+//
+// Crash: the file is hidden and whole, as an upload that was cut off is.
+func (u *upload) touch() error {
+	if u.waits != nil {
+		// An unfinished upload that is older than the file is obsolete.
+		if err := u.inbox.MoveOver(u.name, u.inbox, hidden+u.name); err != nil {
+			return err
+		}
+		info, err := u.inbox.Stat(hidden + u.name)
+		if err == nil && info.Ino != u.waits.Ino {
+			err = errNoFile
+		}
+		if err == nil {
+			err = chmod(u.file, written)
+		}
+		if err != nil {
+			return errors.Join(err, u.inbox.Move(hidden+u.name, u.inbox, u.name))
+		}
+		u.taken = true
+	} else if err := chmod(u.file, written); err != nil {
+		return err
+	}
+	u.untouched.Store(false)
 	return nil
 }
 
 // WriteAt implements io.WriterAt. Writes come in any order and from several
 // goroutines.
 func (u *upload) WriteAt(p []byte, off int64) (int, error) {
+	if u.untouched.Load() {
+		u.room.mu.Lock()
+		defer u.room.mu.Unlock()
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.err != nil {
@@ -103,17 +166,28 @@ func (u *upload) write(p []byte, off int64) (int, error) {
 	if off < u.least {
 		return 0, refuse(sftp.ErrSSHFxOpUnsupported, "to append, give the offset in the file")
 	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	// Also of what lies before the end: there may be a hole that takes up room only
+	// now.
+	if err := u.room.srv.space.check(); err != nil {
+		return 0, err
+	}
 	end := off + int64(len(p))
 	if end > u.size {
-		if err := u.room.srv.space.check(); err != nil {
-			return 0, err
-		}
 		if err := u.room.usage.take(u.inbox, end-u.size, 0); err != nil {
 			return 0, err
 		}
-		u.size = end
 	}
+	if u.untouched.Load() {
+		if err := u.touch(); err != nil {
+			return 0, err
+		}
+	}
+	u.size = max(u.size, end)
 	n, err := u.file.WriteAt(p, off)
+	u.wrote = u.wrote || n > 0
 	if err == nil && !u.got.add(off, end) {
 		err = refuse(sftp.ErrSSHFxFailure, "the file is written in too many pieces")
 	}
@@ -124,7 +198,7 @@ func (u *upload) write(p []byte, off int64) (int, error) {
 func (u *upload) flush() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.file == nil || u.err != nil {
+	if u.file == nil || u.err != nil || u.untouched.Load() {
 		return u.err
 	}
 	if err := u.file.Sync(); err != nil {
@@ -169,6 +243,10 @@ func (u *upload) keep() {
 	if u.file == nil {
 		return
 	}
+	if !u.wrote && (u.untouched.Load() || u.taken) {
+		u.giveBack()
+		return
+	}
 	whole := u.got.prefix()
 	err := error(nil)
 	if info, serr := u.file.Stat(); serr != nil || info.Size != whole {
@@ -180,6 +258,9 @@ func (u *upload) keep() {
 	if err == nil && whole > 0 {
 		err = u.file.Sync()
 	}
+	if err == nil && whole > 0 {
+		err = chmod(u.file, finished)
+	}
 	if err != nil || whole == 0 {
 		u.discard()
 		return
@@ -189,13 +270,32 @@ func (u *upload) keep() {
 	u.room.usage.stale()
 }
 
+// giveBack closes a file that was resumed and to which nothing was written, where it
+// lay before.
+func (u *upload) giveBack() {
+	if u.taken {
+		err := chmod(u.file, finished)
+		if err == nil {
+			err = u.inbox.Move(hidden+u.name, u.inbox, u.name)
+		}
+		if err != nil {
+			u.tree.tell(err) // it can still be resumed
+		}
+	}
+	u.file.Close()
+	u.file = nil
+}
+
 // Close finishes the upload: when it returns nil the file lies in the inbox for
-// good. Otherwise nothing of it is visible to the appliance.
+// good. Otherwise nothing of it is visible to the appliance, unless it was the sync
+// of the directory that failed: then the file is there, and may not be any more after
+// a power cut.
 func (u *upload) Close() error {
 	defer u.released()
 	info, err := u.finish()
 	r := u.room
 	r.mu.Lock()
+	delete(r.held, u)
 	if r.uploads[u.name] != u {
 		r.mu.Unlock()
 		if err == nil {
@@ -204,7 +304,7 @@ func (u *upload) Close() error {
 		return err
 	}
 	delete(r.uploads, u.name)
-	if err == nil {
+	if err == nil && (u.waits == nil || u.taken) {
 		err = u.publish(info)
 	}
 	r.mu.Unlock()
@@ -235,6 +335,13 @@ func (u *upload) finish() (durable.Info, error) {
 		return durable.Info{}, u.err
 	}
 	info, err := u.file.Stat()
+	if u.untouched.Load() && u.waits != nil {
+		u.giveBack()
+		return info, err
+	}
+	if err == nil {
+		err = chmod(u.file, finished)
+	}
 	if err == nil {
 		err = u.file.Sync()
 	}

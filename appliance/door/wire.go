@@ -1,6 +1,7 @@
 package door
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -34,11 +35,18 @@ type allowed struct {
 	Keys []byte // authorized_keys
 }
 
-// Limits of frames, in bytes. An exchange hash has 32, 48 or 64.
+// Limits of frames, in bytes.
 const (
 	maxMessage = 2 << 20
-	maxToSign  = 64
+	maxToSign  = 48
 )
+
+// exchangeHash reports whether data may be an exchange hash (RFC 4253, 8): SHA-256
+// or SHA-384 of kexes. What ssh-keygen -Y sign would sign (PROTOCOL.sshsig) has 60
+// bytes or more, and begins otherwise.
+func exchangeHash(data []byte) bool {
+	return (len(data) == 32 || len(data) == 48) && !bytes.HasPrefix(data, []byte("SSHSIG"))
+}
 
 func writeFrame(w io.Writer, data []byte) error {
 	buf := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(data)), uint32(len(data)))

@@ -73,3 +73,29 @@ func TestCut(t *testing.T) {
 		}
 	}
 }
+
+// TestChmod: the mode is what was asked for, whatever the umask.
+func TestChmod(t *testing.T) {
+	dir := t.TempDir()
+	vol, err := durable.OpenDisk(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vol.Close()
+	root, err := vol.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	f, err := root.Create("file", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.(durable.Cutter).Chmod(0o666); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := root.Stat("file"); err != nil || info.Mode != 0o666 {
+		t.Errorf("the mode is %v, %v", info.Mode, err)
+	}
+}
