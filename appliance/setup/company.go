@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"signdrop/appliance/auth"
 	"signdrop/spool/durable"
 )
 
@@ -150,7 +151,28 @@ func SetAdmins(root durable.Dir, access Access, admins []Signer, threshold int) 
 	if err := r.put(signersFile, text); err != nil {
 		return err
 	}
-	return r.put(thresholdFile, count)
+	if err := r.put(thresholdFile, count); err != nil {
+		return err
+	}
+	keys, err := loginKeys(admins)
+	if err != nil {
+		return err
+	}
+	return r.put(keysFile, keys)
+}
+
+// loginKeys lets administrators come in by SFTP with the keys that they sign with:
+// where there is no other way to the inbox, their first command has to get there.
+func loginKeys(admins []Signer) ([]byte, error) {
+	var b []byte
+	for _, s := range admins {
+		line, err := auth.Line(s.Key, "")
+		if err != nil {
+			return nil, err
+		}
+		b = fmt.Appendf(b, "%s %s\n", line, s.Name)
+	}
+	return b, nil
 }
 
 // distinct refuses administrators of the same name: they count as one person.

@@ -9,6 +9,7 @@
 //	│   │   └── new-journal           0600  until the first start, see TakeNewJournal
 //	│   ├── admins/                   0700
 //	│   │   ├── allowed_signers       0600  who may sign commands and approvals
+//	│   │   ├── authorized_keys       0600  the same keys, for the SFTP door
 //	│   │   ├── founded               0600  who they were at first
 //	│   │   └── threshold             0600  how many of them it takes, "1\n"
 //	│   └── companies/                0700
@@ -463,6 +464,13 @@ func (m *maker) makeAdmins(db durable.Dir) error {
 			return err
 		}
 		if len(m.plan.Admins) > 0 {
+			keys, err := loginKeys(m.plan.Admins)
+			if err != nil {
+				return err
+			}
+			if err := m.file(d, path, keysFile, 0o600, keys); err != nil {
+				return err
+			}
 			if err := m.file(d, path, foundedFile, 0o600, []byte(founded(m.plan))); err != nil {
 				return err
 			}
@@ -476,6 +484,13 @@ func (m *maker) makeAdmins(db durable.Dir) error {
 	// The keys last: as long as there are none, doing it again sets both.
 	if m.unset && !m.admins.new && len(m.plan.Admins) > 0 {
 		r := replacer{d, m.access, "db/admins"}
+		keys, err := loginKeys(m.plan.Admins)
+		if err != nil {
+			return err
+		}
+		if err := r.put(keysFile, keys); err != nil {
+			return err
+		}
 		if err := r.put(foundedFile, []byte(founded(m.plan))); err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func root(t *testing.T, v *modelfs.Volume) durable.Dir {
 
 // wholeTree is every name that plan makes, directories with a slash.
 var wholeTree = strings.Fields(`
-	archive/ db/ db/admins/ db/admins/allowed_signers db/admins/founded db/admins/threshold
+	archive/ db/ db/admins/ db/admins/allowed_signers db/admins/authorized_keys db/admins/founded db/admins/threshold
 	db/appliance/ db/appliance/appliance.json db/appliance/identity.age db/appliance/new-journal
 	db/companies/ db/companies/acme/ db/companies/acme/allowed_signers db/companies/acme/authorized_keys
 	db/companies/acme/company.json db/companies/acme/policy.json

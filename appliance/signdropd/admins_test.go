@@ -88,10 +88,18 @@ func TestAdminsFromEnvironment(t *testing.T) {
 			t.Errorf("%q: exit status %d\n%s", c[2], status, r.text())
 		}
 	}
-	list, err := os.ReadFile(v.path("db", "admins", "allowed_signers"))
-	v.ok(err)
-	if strings.Count(string(list), "\n") != 2 || strings.Contains(string(list), "eve") {
-		t.Errorf("the administrators are\n%s", list)
+	// They sign with their keys, and come in by SFTP with the same.
+	for _, file := range []string{"allowed_signers", "authorized_keys"} {
+		list, err := os.ReadFile(v.path("db", "admins", file))
+		v.ok(err)
+		for _, name := range []string{"ann", "bob"} {
+			if !strings.Contains(string(list), strings.Fields(public[name])[1]) {
+				t.Errorf("%s lacks %s:\n%s", file, name, list)
+			}
+		}
+		if strings.Count(string(list), "\n") != 2 {
+			t.Errorf("%s:\n%s", file, list)
+		}
 	}
 }
 
