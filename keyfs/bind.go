@@ -31,21 +31,14 @@ func (s *Store) Bind(company, id, address string) (*Wallet, error) {
 	}
 	s.write.Lock()
 	defer s.write.Unlock()
-	if err := s.ready(); err != nil {
-		return nil, err
-	}
-	w, err := s.load(walletID{company, id})
-	if err != nil {
-		return nil, err
-	}
-	if w.Address() != "" && w.Address() != address {
-		return nil, fmt.Errorf("wallet %s has the address %s: %w", w.id, w.Address(), ErrBound)
-	}
-	comp, err := s.company(company)
+	w, comp, err := s.toChange(company, id)
 	if err != nil {
 		return nil, err
 	}
 	defer comp.Close()
+	if w.Address() != "" && w.Address() != address {
+		return nil, fmt.Errorf("wallet %s has the address %s: %w", w.id, w.Address(), ErrBound)
+	}
 	if err := s.claim(comp, w, address, false); err != nil {
 		return nil, err
 	}

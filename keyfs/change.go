@@ -32,14 +32,7 @@ func (s *Store) SetStatus(company, id, status string) (*Wallet, error) {
 	}
 	s.write.Lock()
 	defer s.write.Unlock()
-	if err := s.ready(); err != nil {
-		return nil, err
-	}
-	w, err := s.load(walletID{company, id})
-	if err != nil {
-		return nil, err
-	}
-	comp, err := s.company(company)
+	w, comp, err := s.toChange(company, id)
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +44,20 @@ func (s *Store) SetStatus(company, id, status string) (*Wallet, error) {
 	}
 	s.cache.replace(w, false)
 	return w, nil
+}
+
+// toChange reads a wallet from its files, whatever is in memory, and opens its
+// company. The caller holds s.write.
+func (s *Store) toChange(company, id string) (*Wallet, durable.Dir, error) {
+	if err := s.ready(); err != nil {
+		return nil, nil, err
+	}
+	w, err := s.load(walletID{company, id})
+	if err != nil {
+		return nil, nil, err
+	}
+	comp, err := s.company(company)
+	return w, comp, err
 }
 
 // Rebind gives a wallet another address than the one it has, if any, and returns
@@ -71,14 +78,7 @@ func (s *Store) Rebind(company, id, address string) (*Wallet, error) {
 	}
 	s.write.Lock()
 	defer s.write.Unlock()
-	if err := s.ready(); err != nil {
-		return nil, err
-	}
-	w, err := s.load(walletID{company, id})
-	if err != nil {
-		return nil, err
-	}
-	comp, err := s.company(company)
+	w, comp, err := s.toChange(company, id)
 	if err != nil {
 		return nil, err
 	}

@@ -246,9 +246,9 @@ func (l *line) set(name, value string) (err error) {
 			}
 		}
 	case "valid-after":
-		l.validAfter, err = parseTime(value)
+		l.validAfter, err = ParseTime(value)
 	case "valid-before":
-		l.validBefore, err = parseTime(value)
+		l.validBefore, err = ParseTime(value)
 	case "cert-authority":
 		return errors.New("option cert-authority is not supported: list the key of each signer")
 	default:
@@ -277,9 +277,9 @@ func cutQuoted(s string) (value, rest string, err error) {
 	return value, rest, nil
 }
 
-// parseTime reads YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS, with or without Z,
+// ParseTime reads a time as OpenSSH writes it in its files of keys: YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS, with or without Z,
 // as UTC, and returns seconds since 1970, always more than 0.
-func parseTime(s string) (int64, error) {
+func ParseTime(s string) (int64, error) {
 	digits := strings.TrimSuffix(s, "Z")
 	layout := "20060102150405"
 	switch len(digits) {

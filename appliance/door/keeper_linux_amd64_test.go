@@ -187,8 +187,9 @@ func dialKeeper(addr, fingerprint, user string) (*ssh.Client, error) {
 // it, even for the same user.
 func TestClosed(t *testing.T) {
 	dir, key := volume(t)
+	claimed := filepath.Join("work", "acme", "pay.json")
 	tries := []string{
-		key, "../db/companies/acme/wallets/W_1/key.pem", filepath.Join(dir, "work/acme/pay.json"), "../work/acme/pay.json",
+		key, "../db/companies/acme/wallets/W_1/key.pem", filepath.Join(dir, claimed), filepath.Join("..", claimed),
 		filepath.Join(dir, "journal/1.jsonl"), "../journal/1.jsonl", "../db/appliance/" + hostKeyFile, "acme/../../db/companies/acme/authorized_keys",
 		"/etc/shadow",
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"signdrop/appliance/auth"
 )
 
 // Limits of an authorized_keys file, in bytes.
@@ -147,21 +149,13 @@ func parseFrom(list string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// parseExpiry reads YYYYMMDD[HHMM[SS]][Z], as UTC.
+// parseExpiry reads the value of expiry-time.
 func parseExpiry(s string) (int64, error) {
-	digits := strings.TrimSuffix(s, "Z")
-	layout := "20060102150405"
-	switch len(digits) {
-	case 8, 12, 14:
-		layout = layout[:len(digits)]
-	default:
-		return 0, errors.New("option expiry-time: want YYYYMMDD[Z] or YYYYMMDDHHMM[SS][Z]")
+	t, err := auth.ParseTime(s)
+	if err != nil {
+		return 0, fmt.Errorf("option expiry-time: %w", err)
 	}
-	t, err := time.Parse(layout, digits)
-	if err != nil || t.Unix() <= 0 {
-		return 0, errors.New("option expiry-time: no such time")
-	}
-	return t.Unix(), nil
+	return t, nil
 }
 
 // keyTypes are the keys that may log in.

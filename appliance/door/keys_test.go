@@ -34,7 +34,7 @@ func TestParseKeys(t *testing.T) {
 		{"IPv4 as IPv6, a prefix", `from="::ffff:192.0.2.0/120" ` + acme, 0, 0, "as IPv4"},
 		{"principals", `cert-authority,principals="root" ` + acme, 0, 0, "principals"},
 		{"no such time", `expiry-time="20301301" ` + acme, 0, 0, "no such time"},
-		{"time of another form", `expiry-time="+1d" ` + acme, 0, 0, "want YYYY"},
+		{"time of another form", `expiry-time="+1d" ` + acme, 0, 0, "want a time as YYYY"},
 		{"an environment", `environment="A=b" ` + acme, 0, 0, "environment"},
 		{"a permission", "pty " + acme, 0, 0, "pty"},
 		{"no-touch with a value", `no-touch-required="x" ` + acme, 0, 0, "no-touch"},

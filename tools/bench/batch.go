@@ -8,20 +8,7 @@ import (
 
 // batches measures one batch, from its claim until its answer is durable.
 func (b *bench) batches(only string) error {
-	for _, c := range curves {
-		for _, r := range rechecks {
-			name := fmt.Sprintf("batch/%s/%s", c, r)
-			if !wanted(name, only) {
-				continue
-			}
-			row, err := b.batchRow(name, c, r)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			b.add(row)
-		}
-	}
-	return nil
+	return b.eachKind("batch", only, b.batchRow)
 }
 
 func (b *bench) batchRow(name string, c keyfs.Curve, r keyfs.Recheck) (*Row, error) {

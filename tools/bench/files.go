@@ -17,13 +17,18 @@ const (
 
 // files measures one request a file: a Metacoin transfer, or on secp256k1 a text.
 func (b *bench) files(only string) error {
+	return b.eachKind("files", only, b.filesRow)
+}
+
+// eachKind adds a row for each curve and recheck whose name is wanted.
+func (b *bench) eachKind(prefix, only string, measure func(string, keyfs.Curve, keyfs.Recheck) (*Row, error)) error {
 	for _, c := range curves {
 		for _, r := range rechecks {
-			name := fmt.Sprintf("files/%s/%s", c, r)
+			name := fmt.Sprintf("%s/%s/%s", prefix, c, r)
 			if !wanted(name, only) {
 				continue
 			}
-			row, err := b.filesRow(name, c, r)
+			row, err := measure(name, c, r)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
