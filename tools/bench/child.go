@@ -40,7 +40,7 @@ type plan struct {
 // order is one line of its input.
 type order struct {
 	Do    string  // "once", "serve", "stop", "close"
-	Limit float64 // once: stop after so many seconds; 0: when nothing is left
+	Limit float64 // once: stop so many seconds after the first sync; 0: when nothing is left
 }
 
 // report answers an order.
@@ -170,13 +170,13 @@ func (m *measured) do(o order) (report, error) {
 func (m *measured) once(limit time.Duration) (report, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if limit > 0 {
-		// Begins with what is done, not with what precedes it.
-		t := time.AfterFunc(limit, cancel)
-		defer t.Stop()
-	}
 	before := m.a.Counts()
 	m.vol.reset()
+	if limit > 0 {
+		// From the first sync on: on a busy machine the first look into a full inbox
+		// alone can last longer than the limit, and nothing would be answered.
+		m.vol.limit(limit, cancel)
+	}
 	user, system := processorTime()
 	start := time.Now()
 	if err := m.a.Once(ctx); err != nil {
@@ -214,12 +214,20 @@ type meter struct {
 	syncing time.Duration
 	last    time.Time // end of the last sync
 	asked   time.Time // first call of Space
+	first   func()    // called at the end of the next sync, unless nil
+}
+
+// limit calls cancel when so much time has passed since the next sync.
+func (m *meter) limit(d time.Duration, cancel func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.first = func() { time.AfterFunc(d, cancel) }
 }
 
 func (m *meter) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.syncs, m.syncing, m.last, m.asked = 0, 0, time.Time{}, time.Time{}
+	m.syncs, m.syncing, m.last, m.asked, m.first = 0, 0, time.Time{}, time.Time{}, nil
 }
 
 func (m *meter) Sync() error {
@@ -231,6 +239,10 @@ func (m *meter) Sync() error {
 	m.syncs++
 	m.syncing += end.Sub(start)
 	m.last = end
+	if m.first != nil {
+		m.first()
+		m.first = nil
+	}
 	return err
 }
 

@@ -41,8 +41,12 @@ func (b *bench) waiting(string) error {
 	}
 	sampleMany := func() (float64, error) {
 		rep, err := many.p.onceFor(max(last, 0.06))
+		if err != nil {
+			return 0, err
+		}
 		uMany.add(rep, rep.Answered)
-		return float64(rep.Answered) / rep.Seconds, err
+		// As many again for the next sample: a fast machine would run out of them.
+		return float64(rep.Answered) / rep.Seconds, many.v.fill(int(rep.Answered), many.request)
 	}
 	m, err := b.interleave(3*b.sizes.rounds, sampleMany, sampleFew)
 	if err != nil {

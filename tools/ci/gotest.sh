@@ -11,7 +11,8 @@ if [ "$status" -ne 0 ]; then
 	# Everything but the tests that passed.
 	grep -vE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" || true
 	echo "what failed:"
-	grep -E -A12 '^\s*--- FAIL|^panic:|^FAIL\s|^fatal error:' "$log" | grep -vE '^\s*(=== |--- PASS)' | tail -n 80 || true
+	# With -v a test's own words stand above its --- FAIL.
+	grep -E -B6 -A12 '^\s*--- FAIL|^panic:|^FAIL\s|^fatal error:' "$log" | grep -vE '^\s*(=== |--- PASS)' | tail -n 80 || true
 	exit "$status"
 fi
 grep -E '^(ok|\?|FAIL)\b|no test files' "$log" || true
