@@ -89,7 +89,12 @@ func (a told) check(t *testing.T, v *modelfs.Volume) state {
 // was killed, and those of a power cut. do returns what it was told.
 func everyCrash(t *testing.T, prepare func(*modelfs.Volume), do func(v *modelfs.Volume) (told, error), check func(v *modelfs.Volume, a told)) {
 	t.Helper()
-	for at, ended := 1, false; !ended; at++ {
+	// With -short every third call: the whole is for the run without it.
+	step := 1
+	if testing.Short() {
+		step = 3
+	}
+	for at, ended := 1, false; !ended; at += step {
 		for _, fault := range []modelfs.Fault{modelfs.CrashBefore, modelfs.CrashWithin, modelfs.CrashAfter} {
 			v := newModel(t)
 			prepare(v)

@@ -123,13 +123,17 @@ func (b *bench) check() {
 func (b *bench) names() []string { return b.vol.List("index") }
 
 func TestOracle(t *testing.T) {
-	for _, flushAt := range []int{1, 7, 170, 171, 1000} {
+	sizes, most := []int{1, 7, 170, 171, 1000}, 3000
+	if testing.Short() {
+		sizes, most = []int{1, 170, 171}, 1500
+	}
+	for _, flushAt := range sizes {
 		for _, serial := range []bool{true, false} {
 			b := newBench(t, memory.Options{FlushAt: flushAt, Serial: serial})
 			r := rand.New(rand.NewPCG(uint64(flushAt), 1))
 			b.open()
 			for range 5 {
-				b.fill(min(flushAt*30, 3000), r)
+				b.fill(min(flushAt*30, most), r)
 				b.check()
 				b.x.Close()
 				if n := b.open(); n != 0 {
@@ -234,7 +238,7 @@ func TestEveryByte(t *testing.T) {
 	rebuilt, noticed := 0, 0
 	step := 300
 	if testing.Short() {
-		step = 2000
+		step = 6000
 	}
 	for i := 0; i < len(content); i += 1 + r.IntN(step) {
 		c := b.copy(t)
