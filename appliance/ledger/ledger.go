@@ -37,9 +37,10 @@ type Ledger struct {
 	// key alone, nil for none. The field may be nil.
 	Addresses func(w Wallet) []Address
 
-	// Explain checks an answer of this ledger offline: everything that it says
-	// beside the signature's own members must follow from what was signed. It
-	// should not share the code that wrote it. The field may be nil.
+	// Explain checks an answer of this ledger offline: the signature, and that
+	// everything else that it says follows from what was signed. It should share as
+	// little as it can with the code that wrote it. nil for Metacoin alone, whose
+	// answers are older than this.
 	Explain func(a *answer.Answer) *Finding
 }
 
@@ -138,6 +139,7 @@ type Use struct {
 
 // Finding is what Explain has found.
 type Finding struct {
+	Signed   bool     // the answer's signature verifies over its payload with its public key
 	Problems []string // why the answer must not be trusted; none if it is sound
 	Fields   []Field  // what was signed, in words
 }

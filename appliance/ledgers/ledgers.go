@@ -3,6 +3,7 @@
 package ledgers
 
 import (
+	"signdrop/appliance/ethereum"
 	"signdrop/appliance/ledger"
 	"signdrop/appliance/metacoin"
 )
@@ -10,6 +11,7 @@ import (
 // All are the ledgers, in the order in which they are named to people.
 var All = []*ledger.Ledger{
 	&metacoin.Ledger,
+	&ethereum.Ledger,
 }
 
 // Find returns the ledger of this name, nil for none.
