@@ -161,12 +161,15 @@ func (td *typed) readTypes(raw jsontext.Value) *reason.Refusal {
 			st.fields = append(st.fields, typedField{name, text, k})
 		}
 	}
-	for _, st := range td.types {
+	for _, name := range td.names() {
+		st := td.types[name]
 		st.text = st.encode()
-		for _, name := range td.used(st) {
-			if name != st.name {
-				st.text += td.types[name].encode()
+		for _, other := range td.used(st) {
+			if other == st.name {
+				// EIP-712 lets it be, and some wallets do not.
+				return invalid("let no type hold itself", "the type refers to itself").At(o.at + name)
 			}
+			st.text += td.types[other].encode()
 		}
 		st.hash = keccak([]byte(st.text))
 	}
