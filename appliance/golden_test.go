@@ -82,7 +82,7 @@ func TestGolden(t *testing.T) {
 		base := filepath.Base(name)
 		again := ask("again-"+base, data)
 		first := r.read("spool", "acme", "outbox", answerName(base))
-		if !strings.HasPrefix(base, "no-") && string(again) != first {
+		if !strings.Contains(base, "no-") && string(again) != first {
 			t.Errorf("%s, made again:\n%s\nwas\n%s", base, again, first)
 		}
 	}

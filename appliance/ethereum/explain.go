@@ -60,7 +60,7 @@ func (e *explainer) explain() error {
 		return errors.New("what it says of Ethereum cannot be read: a newer signdrop may know it")
 	}
 	if _, known := shapes[a.Operation]; !known {
-		return fmt.Errorf("Ethereum has no operation %q that we know: a newer signdrop may know it", a.Operation)
+		return fmt.Errorf("the operation %q of Ethereum is not known: a newer signdrop may know it", a.Operation)
 	}
 	payload, ok := strings.CutPrefix(a.Payload, "0x")
 	var err error

@@ -621,7 +621,7 @@ func (r *Request) check(p *parser) error {
 	case Sign:
 		switch {
 		case p.ledger == nil && r.Data == nil:
-			return reason.New(reason.FieldMissing, "add "+ledgerNames(", ")+" or data", "there is nothing to sign").At(ledgers.All[0].Name)
+			return reason.New(reason.FieldMissing, "add metacoin or data, or what another ledger is to sign", "there is nothing to sign").At(ledgers.All[0].Name)
 		case p.ledger != nil && r.Data != nil:
 			return reason.New(reason.FieldInvalid, "split the request in two, or remove one",
 				"%s and data cannot be in one request", p.ledger.Name).At("data")
