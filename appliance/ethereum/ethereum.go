@@ -23,7 +23,6 @@ import (
 	"math/big"
 	"strconv"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"signdrop/appliance/answer"
@@ -209,7 +208,7 @@ func (t *Tx) Answer(a *answer.Signed, ws []ledger.Wallet, sigs []string) {
 	if t.typed != nil {
 		o.Typed = t.typed.raw
 	}
-	a.Own = o.append(make([]byte, 0, 1024))
+	a.Own = o.append(make([]byte, 0, 1024+len(o.Raw)))
 }
 
 // v is how the parity of the signature is written in each kind.
@@ -242,11 +241,34 @@ func (t *Tx) raw(r, s []byte, parity byte) []byte {
 	return appendList(out, body)
 }
 
-// append appends the object as JSON.
+// append appends the object as JSON. But for a message's text and typed data, no value
+// needs an escape.
 func (o *own) append(dst []byte) []byte {
-	b, err := json.Marshal(o)
-	if err != nil {
-		panic("internal error: an answer's ethereum cannot be written: " + err.Error())
+	dst = append(dst, '{')
+	for _, m := range [...]struct{ name, value string }{
+		{"chain_id", o.ChainID}, {"from", o.From}, {"nonce", o.Nonce}, {"to", o.To}, {"contract", o.Contract},
+		{"value", o.Value}, {"max_fee", o.MaxFee}, {"hash", o.Hash}, {"raw", o.Raw},
+		{"r", o.R}, {"s", o.S}, {"v", o.V}, {"y_parity", o.YParity}, {"signature", o.Signature},
+	} {
+		if m.value == "" {
+			continue
+		}
+		dst = append(dst, '"')
+		dst = append(dst, m.name...)
+		dst = append(dst, `":"`...)
+		dst = append(dst, m.value...)
+		dst = append(dst, `",`...)
 	}
-	return append(dst, b...)
+	if o.Text != nil {
+		dst = append(dst, `"text":`...)
+		dst, _ = jsontext.AppendQuote(dst, *o.Text)
+		dst = append(dst, ',')
+	}
+	if o.Typed != nil {
+		dst = append(dst, `"typed_data":`...)
+		dst = append(dst, o.Typed...)
+		dst = append(dst, ',')
+	}
+	dst[len(dst)-1] = '}' // from is always there
+	return dst
 }

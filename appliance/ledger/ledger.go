@@ -10,7 +10,8 @@
 package ledger
 
 import (
-	"encoding/pem"
+	"encoding/base64"
+	"strings"
 
 	"signdrop/appliance/answer"
 )
@@ -86,12 +87,17 @@ type Wallet struct {
 // Point returns the public key of a secp256k1 wallet as 65 bytes, 4 || x || y (SEC 1,
 // section 2.3.3), nil for any other.
 func (w Wallet) Point() []byte {
-	block, _ := pem.Decode([]byte(w.PublicPEM))
-	// Before the point stand 23 bytes that name the curve.
-	if w.Curve != "secp256k1" || block == nil || len(block.Bytes) != 23+65 {
+	body, ok := strings.CutPrefix(w.PublicPEM, "-----BEGIN PUBLIC KEY-----\n")
+	if !ok || w.Curve != "secp256k1" {
 		return nil
 	}
-	return block.Bytes[23:]
+	body, _, _ = strings.Cut(body, "-")
+	der, err := base64.StdEncoding.DecodeString(body) // it passes over line breaks
+	// Before the point stand 23 bytes that name the curve.
+	if err != nil || len(der) != 23+65 || der[23] != 4 {
+		return nil
+	}
+	return der[23:]
 }
 
 // Address is an address of a wallet, with a name for its kind.
