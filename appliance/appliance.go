@@ -272,12 +272,12 @@ func (a *Appliance) refresh() error {
 // memory is the journal as policy sees it.
 type memory struct{ j *journal.Journal }
 
-func (m memory) TextFor(company, wallet, ledger, nonce string) ([32]byte, bool, error) {
+func (m memory) TextFor(company, wallet, ledger, nonce string) (text, pays [32]byte, known bool, err error) {
 	ev, err := m.j.Nonce(company, wallet, ledger, nonce)
 	if ev == nil || err != nil {
-		return [32]byte{}, false, err
+		return text, pays, false, err
 	}
-	return ev.Text, true, nil
+	return ev.Text, paysOf(ev), true, nil
 }
 
 // now is the time for decisions. It never goes back behind what is on record.

@@ -182,19 +182,14 @@ func (t *task) settleBatch(b *request.Batch, os []*outcome, asker *auth.Asker) {
 	if b.Header {
 		parts = append(parts, nil) // filled in below
 	}
-	events := make([]journal.Event, len(os))
-	for i, o := range os {
-		ev := &events[i]
+	for _, o := range os {
 		if o.refusal != nil {
 			refused++
 			o.answer = answer.AppendRefusal(nil, o.head, "", o.refusal)
-			ev.Code, ev.Detail = string(o.refusal.Code), refusalDetail(o.head.Reference, o.refusal)
-		} else {
-			*ev = o.event
+			o.event = journal.Event{Code: string(o.refusal.Code), Detail: refusalDetail(o.head.Reference, o.refusal)}
+			o.more = nil
 		}
-		ev.Kind, ev.Line = "line", o.head.Line
-		ev.Company, ev.Request = t.it.Company, t.digest
-		t.events = append(t.events, ev)
+		t.lines(o)
 		parts = append(parts, o.answer)
 		t.kept = t.kept || o.kept
 		t.wipe = t.wipe || o.req != nil && o.req.Secret()

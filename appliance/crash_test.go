@@ -101,9 +101,10 @@ func newScene(t testing.TB) *scene {
 		must(acme.Drop(root, name, data))
 		s.drops = append(s.drops, checker.Drop{Company: "acme", Name: name, Data: data})
 	}
-	// The past: two wallets, and an answer that was not taken out of the outbox.
+	// The past: three wallets, and an answer that was not taken out of the outbox.
 	drop("first.json", []byte(`{"type":"wallet.create","curve":"P-256"}`))
 	drop("second.json", []byte(`{"type":"wallet.create","curve":"P-256"}`+"\n"))
+	drop("third.json", []byte(`{"type":"wallet.create","curve":"secp256k1"}`))
 	must(round(v, true))
 	wallet := func(name string) string {
 		data, err := v.ReadFile("spool/acme/outbox/" + name)
@@ -112,7 +113,7 @@ func newScene(t testing.TB) *scene {
 		must(err)
 		return a.Wallet
 	}
-	w, w2 := wallet("first.result.json"), wallet("second.result.json")
+	w, w2, w3 := wallet("first.result.json"), wallet("second.result.json"), wallet("third.result.json")
 	drop("old.json", testbed.Transfer(w, "old"))
 	must(round(v, false))
 
@@ -122,7 +123,12 @@ func newScene(t testing.TB) *scene {
 	drop("twice.json", pay)                                                                   // the same bytes: the same answer
 	drop("rival.json", []byte(strings.Replace(string(pay), `"amount":"1`, `"amount":"2`, 1))) // another text for the nonce
 	drop("old.json", testbed.Transfer(w, "other"))                                            // the name is taken
-	drop("new.json", []byte(`{"type":"wallet.create","curve":"P-256","reference":"new"}`))    //
+	ether := testbed.EthereumTransfer(w3, "ether", 7)
+	drop("ether.json", ether)
+	drop("etheragain.json", ether)
+	drop("etherrival.json", []byte(strings.Replace(string(ether), `"value":"1`, `"value":"2`, 1)))
+	drop("ether.jsonl", append(testbed.EthereumTransfer(w3, "line 1", 8), testbed.EthereumTransfer(w3, "line 2", 9)...))
+	drop("new.json", []byte(`{"type":"wallet.create","curve":"P-256","reference":"new"}`)) //
 	drop("bind.json", fmt.Appendf(nil, `{"type":"wallet.bind","wallet":%q,"address":%q}`, w2, testbed.Address("bound")))
 	drop("bad.json", []byte(`{"type":"sign","wallet":"W_nobody","data":{"text":"x","hash":"sha256"}}`))
 	drop("run.jsonl", []byte(`{"type":"batch","count":3}`+"\n"+string(testbed.DataRequest(w, "1"))+`{"type":"no"}`+"\n"+string(testbed.Transfer(w, "2"))))
@@ -189,8 +195,7 @@ func (s *scene) finish(v *modelfs.Volume) error {
 	if err != nil {
 		return fmt.Errorf("after recovery: %w", err)
 	}
-	// first, second, old; pay, twice, new, bind, run. Either pay or its rival has
-	// the nonce.
+	// Either pay or its rival has the nonce, and either ether or its own.
 	if rep.Answered+rep.Refused != len(s.drops) {
 		return fmt.Errorf("after recovery: %d answered and %d refused of %d", rep.Answered, rep.Refused, len(s.drops))
 	}

@@ -16,6 +16,7 @@ import (
 	"signdrop/appliance/answer"
 	"signdrop/appliance/auth"
 	"signdrop/appliance/journal"
+	"signdrop/appliance/ledger"
 	"signdrop/appliance/metacoin"
 	"signdrop/appliance/policy"
 	"signdrop/appliance/reason"
@@ -278,7 +279,7 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 		return nil
 	}
 	t.kept, t.wipe = o.kept, o.req.Secret()
-	t.settle(o.event.Kind, asker, o.event, o.answer)
+	t.settleOne(asker, o)
 	if o.approval != nil {
 		t.approvals = append(t.approvals, o.approval)
 	}
@@ -334,6 +335,32 @@ func (t *task) settle(kind string, asker *auth.Asker, ev journal.Event, parts ..
 	t.record(&ev, asker)
 }
 
+// settleOne is settle for a single request. Several signatures are events of their
+// own before the answer's, as those of a batch are.
+func (t *task) settleOne(asker *auth.Asker, o *outcome) {
+	if len(o.more) == 0 {
+		t.settle(o.event.Kind, asker, o.event, o.answer)
+		return
+	}
+	kind := o.event.Kind
+	t.lines(o)
+	verdict := journal.Event{Type: o.event.Type, Wallet: o.event.Wallet, Ledger: o.event.Ledger, Operation: o.event.Operation}
+	t.settle(kind, asker, verdict, o.answer)
+}
+
+// lines adds the events of a request as those of a line.
+func (t *task) lines(o *outcome) {
+	add := func(ev *journal.Event) {
+		ev.Kind, ev.Line = "line", o.head.Line
+		ev.Company, ev.Request = t.it.Company, t.digest
+		t.events = append(t.events, ev)
+	}
+	add(&o.event)
+	for i := range o.more {
+		add(&o.more[i])
+	}
+}
+
 func (t *task) record(ev *journal.Event, asker *auth.Asker) {
 	ev.Company, ev.Name = t.it.Company, t.it.Name
 	if t.it.Data != nil {
@@ -378,9 +405,11 @@ type outcome struct {
 	req      *request.Request
 	refusal  *reason.Refusal
 	wallet   *keyfs.Wallet
-	target   *company // whom a command is about
+	others   []*keyfs.Wallet // further ones that sign with it
+	target   *company        // whom a command is about
 	signers  []setup.Signer
 	admins   []setup.Signer
+	plan     *policy.Plan // of a sign request
 	approval *policy.Approval
 
 	key       *datakey.Key
@@ -392,8 +421,17 @@ type outcome struct {
 	passing bool
 
 	event  journal.Event
+	more   []journal.Event // of a request that has several signatures, the others'
 	answer []byte
 	kept   bool // the answer cannot be made again
+}
+
+// signer returns the wallet with this number in the plan.
+func (o *outcome) signer(i int) *keyfs.Wallet {
+	if i == 0 {
+		return o.wallet
+	}
+	return o.others[i-1]
 }
 
 func (o *outcome) wipe() {
@@ -462,6 +500,9 @@ func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) e
 		}
 	}
 	switch req.Type {
+	case request.Sign:
+		o.plan, err = policy.NewPlan(req, walletView(c, o.wallet))
+		return err
 	case request.WalletCreate:
 		return checkCurve(req.Curve)
 	case request.WalletImport:
@@ -550,7 +591,7 @@ func (a *Appliance) approve(c *company, o *outcome, owner any) {
 	if o.refusal != nil || o.req.Type != request.Sign {
 		return
 	}
-	ap, err := c.policy.Sign(o.req, walletView(c, o.wallet), a.once, a.now(), owner)
+	ap, err := c.policy.Sign(o.plan, a.once, a.now(), owner)
 	if fault := o.refuseWith(err); fault != nil {
 		// The memory could not be asked. Nothing is signed without it.
 		a.fail(fault)
@@ -561,33 +602,45 @@ func (a *Appliance) approve(c *company, o *outcome, owner any) {
 }
 
 func walletView(c *company, w *keyfs.Wallet) policy.Wallet {
-	return policy.Wallet{Company: c.name, ID: w.ID(), Curve: string(w.Curve()), Address: w.Address(), Active: w.Active(), NotAfter: w.NotAfter()}
+	return policy.Wallet{
+		Company: c.name, ID: w.ID(), Curve: string(w.Curve()), PublicPEM: w.PublicPEM(), Address: w.Address(),
+		Active: w.Active(), NotAfter: w.NotAfter(),
+	}
 }
 
-// schemes are keyfs's names of policy's schemes.
-var schemes = map[policy.Scheme]keyfs.Scheme{
-	policy.ECDSA: keyfs.ECDSA, policy.ECDSARecoverable: keyfs.ECDSARecoverable, policy.Schnorr: keyfs.Schnorr,
+// schemes are keyfs's names of the ledgers' schemes.
+var schemes = map[ledger.Scheme]keyfs.Scheme{
+	ledger.ECDSA: keyfs.ECDSA, ledger.ECDSARecoverable: keyfs.ECDSARecoverable, ledger.Schnorr: keyfs.Schnorr,
 }
 
-// sign makes the signatures that were approved, one for each approval, and writes
+// sign makes the signatures that were approved, one for each signing, and writes
 // the answers. Nothing else comes of it: it may run for parts of a batch at once.
 func (a *Appliance) sign(c *company, os []*outcome) {
 	for _, o := range os {
 		if o.refusal != nil || o.req.Type != request.Sign {
 			continue
 		}
-		plan, digest, ok := o.approval.Take()
+		signings, ok := o.approval.Take()
 		if !ok {
 			panic("internal error: an approval was used twice")
 		}
-		sig, err := o.wallet.Sign(schemes[plan.Scheme], digest)
-		if err != nil {
-			o.approval.Release()
-			o.approval = nil
-			a.keyTrouble(c, o, err)
-			continue
+		var one [1]string
+		sigs := one[:0]
+		for i := range signings {
+			s := &signings[i]
+			sig, err := o.signer(s.Wallet).Sign(schemes[s.Scheme], s.Digest)
+			if err != nil {
+				// Those that were made are dropped here and never leave.
+				o.approval.Release()
+				o.approval = nil
+				a.keyTrouble(c, o, err)
+				break
+			}
+			sigs = append(sigs, base64.StdEncoding.EncodeToString(sig))
 		}
-		a.signed(o, plan, base64.StdEncoding.EncodeToString(sig))
+		if o.refusal == nil {
+			a.signed(o, sigs)
+		}
 	}
 }
 
@@ -681,27 +734,46 @@ func (a *Appliance) effect(c *company, t *task, o *outcome, locked bool) error {
 	return a.command(o)
 }
 
-// signed writes the answer and the event of a signature.
-func (a *Appliance) signed(o *outcome, plan *policy.Plan, sig string) {
-	ans := answer.Signed{
-		Head: o.head, Wallet: o.wallet.ID(), Address: plan.Wallet.Address, PublicKey: o.wallet.PublicPEM(),
-		Algorithm: plan.Algorithm, Payload: plan.Text, Signature: sig,
-	}
-	ev := &o.event
-	// The address is part of the answer, and a wallet may be bound after it
-	// signed: an answer that is made again must show what it showed then.
-	ev.Detail = plan.Wallet.Address
-	ev.Kind, ev.Type, ev.Wallet = "signed", request.Sign, ans.Wallet
-	ev.Algorithm, ev.Signature = plan.Algorithm, sig
-	ev.Text = sha256.Sum256([]byte(plan.Text))
-	if tx := o.req.Metacoin; tx != nil {
-		ans.Operation, ans.NotCovered, ans.AlsoMeans = tx.Operation(), tx.NotCovered(), tx.AlsoMeans()
-		if sub := tx.Submit(sig); sub != nil {
-			ans.Submit = sub.AppendJSON(nil)
-		}
-		ev.Ledger, ev.Operation, ev.Nonce = "metacoin", tx.Operation(), tx.Nonce()
-	}
+// signed writes the answer and the events of the signatures that a request asked for:
+// in sigs, one for each signing of the plan, in base64.
+func (a *Appliance) signed(o *outcome, sigs []string) {
+	ans := answer.Signed{Head: o.head, Wallet: o.wallet.ID(), PublicKey: o.wallet.PublicPEM()}
+	o.plan.Answer(&ans, sigs)
 	o.answer = ans.Append(make([]byte, 0, 1536))
+
+	signings := o.plan.Signings()
+	if len(signings) > 1 {
+		o.more = make([]journal.Event, len(signings)-1)
+	}
+	for i := range signings {
+		s, ev := &signings[i], &o.event
+		if i > 0 {
+			ev = &o.more[i-1]
+		}
+		ev.Kind, ev.Type, ev.Wallet = "signed", request.Sign, o.signer(s.Wallet).ID()
+		ev.Algorithm, ev.Signature, ev.Text = s.Algorithm, sigs[i], s.Text
+		if tx := o.req.Tx; tx != nil {
+			ev.Ledger, ev.Operation, ev.Nonce = tx.Ledger(), tx.Operation(), s.Use.Key
+		}
+		// The address is part of the answer, and a wallet may be bound after it
+		// signed: an answer that is made again must show what it showed then.
+		ev.Detail = o.plan.Address()
+		if s.Use.Pays != [32]byte{} {
+			ev.Detail = hex.EncodeToString(s.Use.Pays[:])
+		}
+	}
+}
+
+// paysOf returns the digest of whom a signed text pays, zero where the event of the
+// signature does not say it.
+func paysOf(ev *journal.Event) (pays [32]byte) {
+	if len(ev.Detail) != 2*len(pays) {
+		return pays
+	}
+	if _, err := hex.Decode(pays[:], []byte(ev.Detail)); err != nil {
+		return [32]byte{}
+	}
+	return pays
 }
 
 // create makes the wallets that the outcomes ask for, all with the same syncs. A

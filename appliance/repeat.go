@@ -69,7 +69,16 @@ func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
 	if known.Kind == "answered" {
 		return a.rebuildBatch(c, t, known)
 	}
-	o, err := a.rebuildOne(c, t.text, answer.Head{Request: t.digest}, known)
+	events := []*journal.Event{known}
+	if known.Kind == "signed" && known.Signature == "" {
+		// It has several, which are on record before it.
+		events = nil
+		collect := func(ev *journal.Event) error { events = append(events, ev); return nil }
+		if err := a.journal.Lines(known, collect); err != nil {
+			return &unreadable{err}
+		}
+	}
+	o, err := a.rebuildOne(c, t.text, answer.Head{Request: t.digest}, events)
 	if err != nil {
 		return err
 	}
@@ -88,31 +97,47 @@ func (a *Appliance) rebuildBatch(c *company, t *task, known *journal.Event) erro
 	}
 	i, refused := 0, 0
 	var unfit error // as opposed to an error of the journal's own
-	misfit := func(err error) error {
-		unfit = err
-		return err
-	}
-	err = a.journal.Lines(known, func(ev *journal.Event) error {
+	var events []*journal.Event
+	// line makes the answer to the line whose events were collected.
+	line := func() error {
+		if len(events) == 0 {
+			return nil
+		}
+		ev := events[0]
 		if i >= len(b.Lines) || ev.Line != b.First+i {
-			return misfit(fmt.Errorf("the record of line %d does not fit the batch", ev.Line))
+			return fmt.Errorf("the record of line %d does not fit the batch", ev.Line)
 		}
 		h := answer.Head{Request: t.digest, Line: ev.Line}
 		var line []byte
 		if ev.Code != "" {
 			r, reference, err := readRefusal(ev)
 			if err != nil {
-				return misfit(err)
+				return err
 			}
 			refused++
 			h.Reference = reference
 			line = answer.AppendRefusal(nil, h, "", r)
-		} else if line, err = a.rebuildOne(c, b.Lines[i], h, ev); err != nil {
-			return misfit(err)
+		} else if line, err = a.rebuildOne(c, b.Lines[i], h, events); err != nil {
+			return err
 		}
 		parts = append(parts, line)
 		i++
+		events = events[:0]
+		return nil
+	}
+	err = a.journal.Lines(known, func(ev *journal.Event) error {
+		// A line with several signatures has an event for each.
+		if len(events) > 0 && events[0].Line != ev.Line {
+			if unfit = line(); unfit != nil {
+				return unfit
+			}
+		}
+		events = append(events, ev)
 		return nil
 	})
+	if err == nil {
+		unfit = line()
+	}
 	if unfit != nil {
 		return unfit
 	}
@@ -129,8 +154,13 @@ func (a *Appliance) rebuildBatch(c *company, t *task, known *journal.Event) erro
 	return nil
 }
 
-// rebuildOne writes the answer to one request once more.
-func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journal.Event) ([]byte, error) {
+// rebuildOne writes the answer to one request once more. events are those on record:
+// one, or one for each signature.
+func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, events []*journal.Event) ([]byte, error) {
+	if len(events) == 0 {
+		return nil, errors.New("nothing is on record of it")
+	}
+	ev := events[0]
 	req, err := request.Parse(data)
 	if err != nil {
 		return nil, err
@@ -151,11 +181,17 @@ func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journ
 	case request.Sign:
 		view := walletView(c, w)
 		view.Address = ev.Detail
-		plan, err := policy.NewPlan(req, view)
-		if err != nil {
+		if o.plan, err = policy.NewPlan(req, view); err != nil {
 			return nil, err
 		}
-		a.signed(o, plan, ev.Signature)
+		if n := len(o.plan.Signings()); n != len(events) {
+			return nil, fmt.Errorf("%d of %d signatures are on record", len(events), n)
+		}
+		sigs := make([]string, len(events))
+		for i, ev := range events {
+			sigs[i] = ev.Signature
+		}
+		a.signed(o, sigs)
 	case request.WalletCreate:
 		a.created(o)
 	case request.WalletBind:

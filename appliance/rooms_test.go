@@ -14,16 +14,17 @@ import (
 // import, of this project, only what is listed; of other modules, what is not
 // forbidden.
 func TestRooms(t *testing.T) {
-	rooms := []struct {
+	type room struct {
 		path   string
 		may    []string
 		reason string
-	}{
+	}
+	rooms := []room{
 		{"appliance/reason", nil, "a leaf that everything may import"},
-		{"appliance/metacoin", []string{"appliance/reason"}, "a ledger knows neither files nor keys"},
-		{"appliance/request", []string{"appliance/reason", "appliance/metacoin"}, "what a file may say knows neither files nor keys"},
+		{"appliance/ledger", []string{"appliance/answer"}, "what a ledger has to tell, not what one does"},
+		{"appliance/request", []string{"appliance/reason", "appliance/ledger", "appliance/ledgers"}, "what a file may say knows neither files nor keys"},
 		{"appliance/auth", []string{"appliance/reason"}, "who asked has nothing to do with wallets"},
-		{"appliance/policy", []string{"appliance/reason", "appliance/request"}, "policy never sees a key"},
+		{"appliance/policy", []string{"appliance/reason", "appliance/request", "appliance/answer", "appliance/ledger", "appliance/ledgers"}, "policy never sees a key"},
 		{"appliance/answer", []string{"appliance/reason"}, "an answer is a pure function of what it says"},
 		{"appliance/journal", []string{"appliance/journal/memory", "spool/durable"}, "the journal knows no keys and no requests"},
 		{"appliance/journal/memory", []string{"spool/durable"}, "an index of positions"},
@@ -33,6 +34,20 @@ func TestRooms(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	fset := token.NewFileSet()
+	// Whatever is on the list of ledgers is held to the same.
+	list, err := parser.ParseFile(fset, filepath.Join("ledgers", "ledgers.go"), nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofLedgers := map[string]bool{}
+	for _, imp := range list.Imports {
+		name, _ := strconv.Unquote(imp.Path.Value)
+		if own, ok := strings.CutPrefix(name, "signdrop/"); ok && own != "appliance/ledger" {
+			ofLedgers[own] = true
+			rooms = append(rooms, room{own, []string{"appliance/reason", "appliance/answer", "appliance/ledger"}, "a ledger knows neither files nor keys"})
+		}
+	}
+	outside := []string{"os", "net", "net/http", "time", "crypto/rand", "math/rand", "math/rand/v2", "unsafe", "C"}
 	for _, top := range []string{"appliance", "spool", "keyfs"} {
 		err := filepath.WalkDir(filepath.Join("..", top), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -51,6 +66,9 @@ func TestRooms(t *testing.T) {
 				for _, imp := range f.Imports {
 					name, _ := strconv.Unquote(imp.Path.Value)
 					own, ok := strings.CutPrefix(name, "signdrop/")
+					if ofLedgers[r.path] && contains(outside, name) {
+						t.Errorf("%s imports %s: what a ledger says follows from the request alone", path, name)
+					}
 					if ok && !contains(r.may, own) {
 						t.Errorf("%s imports %s: %s", path, name, r.reason)
 					}

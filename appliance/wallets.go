@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"signdrop/appliance/answer"
+	"signdrop/appliance/ledger"
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/metacoin"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
@@ -126,6 +128,23 @@ func (a *Appliance) rebind(c *company, o *outcome) error {
 	return nil
 }
 
+// addresses are those that ledgers compute from a wallet's key, nil for none.
+func addresses(w ledger.Wallet) map[string]string {
+	var m map[string]string
+	for _, l := range ledgers.All {
+		if l.Addresses == nil {
+			continue
+		}
+		for _, a := range l.Addresses(w) {
+			if m == nil {
+				m = map[string]string{}
+			}
+			m[a.Name] = a.Value
+		}
+	}
+	return m
+}
+
 // listWallets answers wallet.list.
 func (a *Appliance) listWallets(c *company, o *outcome) error {
 	limit := o.req.Limit
@@ -149,7 +168,8 @@ func (a *Appliance) listWallets(c *company, o *outcome) error {
 	for _, w := range ws {
 		e := answer.WalletEntry{
 			Wallet: w.ID, Address: w.Address, Curve: string(w.Curve), PublicKey: w.PublicPEM,
-			Status: keyfs.StatusActive, NotAfter: zulu(w.NotAfter),
+			Addresses: addresses(ledger.Wallet{ID: w.ID, Curve: string(w.Curve), PublicPEM: w.PublicPEM, Address: w.Address}),
+			Status:    keyfs.StatusActive, NotAfter: zulu(w.NotAfter),
 		}
 		var last time.Time
 		if e.Signed, last, err = a.journal.Uses(c.name, w.ID); err != nil {

@@ -8,6 +8,7 @@ package answer
 
 import (
 	"encoding/hex"
+	"fmt"
 	"strconv"
 
 	"github.com/go-json-experiment/json"
@@ -37,6 +38,8 @@ type Signed struct {
 	Head
 	Wallet, Address, PublicKey string // Address "" where the wallet is not bound
 	Algorithm, Operation       string // Operation "" for data
+	Ledger                     string // where Own is there
+	Own                        []byte // JSON object: what the ledger says in a member of its name
 	Payload                    string // the exact text that was signed
 	Signature                  string // base64
 	NotCovered, AlsoMeans      []string
@@ -124,6 +127,13 @@ func (s *Signed) Append(dst []byte) []byte {
 	dst = member(dst, "signature", s.Signature)
 	dst = list(dst, "not_covered", s.NotCovered)
 	dst = list(dst, "also_means", s.AlsoMeans)
+	if s.Own != nil {
+		dst = member(dst, "ledger", s.Ledger)
+		dst = append(dst, `,"`...)
+		dst = append(dst, s.Ledger...)
+		dst = append(dst, `":`...)
+		dst = append(dst, s.Own...)
+	}
 	return end(dst, s.Submit)
 }
 
@@ -191,6 +201,7 @@ type Answer struct {
 	Signature  string   `json:"signature"` // base64
 	NotCovered []string `json:"not_covered"`
 	AlsoMeans  []string `json:"also_means"`
+	Ledger     string   `json:"ledger"`
 	Submit     *Submit  `json:"submit"`
 	Count      int      `json:"count"`
 	Refused    int      `json:"refused"`
@@ -215,6 +226,10 @@ type Answer struct {
 	Encrypted  string         `json:"encrypted"` // age, armoured
 	Threshold  int            `json:"threshold"`
 	Admins     []string       `json:"admins"` // fingerprints
+
+	// Own is what a ledger says in a member that is called as Ledger says, and nil
+	// where it says nothing.
+	Own map[string]jsontext.Value `json:",embed"`
 }
 
 // Submit is what the ledger's node takes.
@@ -232,6 +247,11 @@ func Parse(data []byte) (*Answer, error) {
 	a := &Answer{}
 	if err := json.Unmarshal(data, a, json.RejectUnknownMembers(true)); err != nil {
 		return nil, err
+	}
+	for name := range a.Own {
+		if name != a.Ledger || a.Type != TypeSign {
+			return nil, fmt.Errorf("an answer has no member %q", name)
+		}
 	}
 	return a, nil
 }

@@ -46,8 +46,10 @@ type WalletEntry struct {
 	Address   string `json:"address,omitempty"`
 	Curve     string `json:"curve,omitempty"`
 	PublicKey string `json:"public_key,omitempty"` // PEM
-	Status    string `json:"status"`               // "active", "disabled" or "damaged"
-	NotAfter  string `json:"not_after,omitempty"`  // RFC 3339
+	// Addresses are those that follow from the public key, by their ledgers' names.
+	Addresses map[string]string `json:"addresses,omitempty"`
+	Status    string            `json:"status"`              // "active", "disabled" or "damaged"
+	NotAfter  string            `json:"not_after,omitempty"` // RFC 3339
 
 	Signed     uint64 `json:"signed"`                // signatures that are on record
 	LastSigned string `json:"last_signed,omitempty"` // time of the newest, RFC 3339

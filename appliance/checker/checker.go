@@ -134,13 +134,13 @@ func (c *check) journal() {
 	if _, err := journal.Verify(d, nil); err != nil {
 		c.fault("journal: %w", err)
 	}
-	type use struct{ company, wallet, nonce string }
+	type use struct{ company, wallet, ledger, nonce string }
 	texts := map[use][32]byte{}
 	err = journal.Each(d, func(_ journal.Place, ev *journal.Event) error {
 		if ev.Signature != "" {
 			c.report.Signed++
 			if ev.Nonce != "" {
-				u := use{ev.Company, ev.Wallet, ev.Nonce}
+				u := use{ev.Company, ev.Wallet, ev.Ledger, ev.Nonce}
 				if old, ok := texts[u]; ok && old != ev.Text {
 					c.fault("two texts were signed for wallet %s and nonce %s", ev.Wallet, ev.Nonce)
 				}

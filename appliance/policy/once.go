@@ -1,18 +1,19 @@
 package policy
 
 import (
-	"crypto/sha256"
 	"hash/maphash"
 	"sync"
 
+	"signdrop/appliance/ledger"
 	"signdrop/appliance/reason"
 )
 
 // Memory knows what was signed before.
 type Memory interface {
 	// TextFor returns the SHA-256 of the newest text that was signed for the
-	// wallet and nonce of a ledger, and whether there is one.
-	TextFor(company, wallet, ledger, nonce string) (text [32]byte, known bool, err error)
+	// wallet and nonce of a ledger, whether there is one, and the digest of whom it
+	// pays, zero where that is not known.
+	TextFor(company, wallet, ledger, nonce string) (text, pays [32]byte, known bool, err error)
 }
 
 // Once sees to it that only one text is signed for a wallet and nonce: what is on
@@ -44,27 +45,40 @@ func NewOnce(m Memory) *Once {
 	return &Once{memory: m, seed: maphash.MakeSeed()}
 }
 
+// hold is one use that is held.
+type hold struct {
+	stripe *stripe
+	use    use
+}
+
 // hold reserves the use for a text. The same text may be held several times, for
 // requests that ask for the same; another text is refused.
-func (o *Once) hold(u use, text string, replace bool, owner any) (release func(), err error) {
-	sum := sha256.Sum256([]byte(text))
+func (o *Once) hold(u use, want *ledger.Signing, replace bool, owner any) (hold, error) {
+	sum := want.Text
 	s := &o.stripes[maphash.Comparable(o.seed, u)%uint64(len(o.stripes))]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.held[u]; h != nil && h.text != sum {
 		if h.owner == owner {
-			return nil, used()
+			return hold{}, used(&want.Use)
 		}
 		// What the other becomes is not known yet, so this is not for good.
-		return nil, reason.New(reason.NonceBusy, "drop the request again",
-			"another text for this wallet and nonce is being decided").At("metacoin.nonce")
+		return hold{}, reason.New(reason.NonceBusy, "drop the request again",
+			"another text for this wallet and %s is being decided", want.Use.Name).At(want.Use.Field)
 	}
-	old, known, err := o.memory.TextFor(u.company, u.wallet, u.ledger, u.nonce)
+	old, pays, known, err := o.memory.TextFor(u.company, u.wallet, u.ledger, u.nonce)
 	if err != nil {
-		return nil, err
+		return hold{}, err
 	}
-	if known && old != sum && !replace {
-		return nil, used()
+	if known && old != sum {
+		if !replace {
+			return hold{}, used(&want.Use)
+		}
+		// pays is zero too where this version cannot tell what an earlier one knew.
+		if want.Use.Pays != [32]byte{} && want.Use.Pays != pays {
+			return hold{}, reason.New(reason.NonceUsed, want.Use.Hint+"; a replacement has to pay the same to the same",
+				"another text was signed for this wallet and %s, and it pays otherwise", want.Use.Name).At(want.Use.Field)
+		}
 	}
 	h := s.held[u]
 	if h == nil {
@@ -75,20 +89,20 @@ func (o *Once) hold(u use, text string, replace bool, owner any) (release func()
 		s.held[u] = h
 	}
 	h.count++
-	return func() { s.drop(u) }, nil
+	return hold{s, u}, nil
 }
 
-func (s *stripe) drop(u use) {
+func (h hold) drop() {
+	s := h.stripe
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.held[u]
-	if h.count--; h.count == 0 {
-		delete(s.held, u)
+	held := s.held[h.use]
+	if held.count--; held.count == 0 {
+		delete(s.held, h.use)
 	}
 }
 
-func used() error {
-	return reason.New(reason.NonceUsed,
-		`fetch the wallet's present nonce; to replace the signed text on purpose say "replace": true`,
-		"another text was signed for this wallet and nonce").At("metacoin.nonce")
+func used(u *ledger.Use) error {
+	return reason.New(reason.NonceUsed, u.Hint+`; to replace the signed text on purpose say "replace": true`,
+		"another text was signed for this wallet and %s", u.Name).At(u.Field)
 }

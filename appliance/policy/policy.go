@@ -8,7 +8,7 @@ package policy
 
 import (
 	"crypto"
-	_ "crypto/sha256" // SHA-256
+	"crypto/sha256"
 	_ "crypto/sha512" // SHA-384 and SHA-512
 	"fmt"
 	"strings"
@@ -16,7 +16,11 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
+	"signdrop/appliance/answer"
+	"signdrop/appliance/ledger"
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
 )
@@ -41,7 +45,11 @@ type Policy struct {
 	// Clear allows decrypt requests whose text comes back as it is.
 	Clear bool `json:"clear,omitzero"`
 
+	// Ledgers has what the policy says of single ledgers, by their names.
+	Ledgers map[string]jsontext.Value `json:",embed"`
+
 	maxAge time.Duration
+	rules  map[string]ledger.Rules
 }
 
 // Parse reads policy.json. Unknown fields are refused: a misspelt restriction
@@ -62,67 +70,88 @@ func Parse(data []byte) (*Policy, error) {
 			return nil, fmt.Errorf("reading policy.json: max_age is %q: write a duration such as 24h", p.MaxAge)
 		}
 	}
+	for name, raw := range p.Ledgers {
+		l := ledgers.Find(name)
+		if l == nil || l.Rules == nil {
+			return nil, fmt.Errorf("reading policy.json: there is no field %q", name)
+		}
+		rules, err := l.Rules(raw)
+		if err != nil {
+			return nil, fmt.Errorf("reading policy.json: %s: %w", name, err)
+		}
+		if p.rules == nil {
+			p.rules = map[string]ledger.Rules{}
+		}
+		p.rules[name] = rules
+	}
 	return p, nil
 }
 
 // Wallet is what policy must know of a wallet.
 type Wallet struct {
-	Company string
-	ID      string
-	Curve   string // "P-256", "P-384", "P-521" or "secp256k1"
-	Address string // bound address, "" for none
-	Active  bool
+	Company   string
+	ID        string
+	Curve     string // "P-256", "P-384", "P-521" or "secp256k1"
+	PublicPEM string
+	Address   string // bound address, "" for none
+	Active    bool
 
 	NotAfter time.Time // from then on it does not sign; zero: never
 }
 
-// Scheme is how a text is signed.
-type Scheme int
-
-// The schemes.
-const (
-	ECDSA Scheme = iota
-	ECDSARecoverable
-	Schnorr
-)
-
 // Plan says what a sign request signs and how. It follows from the request and
-// the wallet alone and approves nothing.
+// the wallets alone and approves nothing. Only NewPlan makes one.
 type Plan struct {
-	Wallet    Wallet
-	Text      string // exactly what is signed
-	Hash      crypto.Hash
-	Scheme    Scheme
-	Algorithm string // scheme, curve and hash, such as ecdsa-p384-sha384
+	req      *request.Request
+	wallets  []Wallet
+	known    []ledger.Wallet // of them, what a ledger knows
+	signings []ledger.Signing
 }
 
-// Approval allows one signature over one text with one wallet. Only Policy.Sign
-// makes one, and Take gives its content out once.
-type Approval struct {
-	plan    *Plan
-	taken   atomic.Bool
-	release func()
-}
+// Signings returns what has to be signed. The caller must not change it.
+func (p *Plan) Signings() []ledger.Signing { return p.signings }
 
-// Take returns what to sign, and its digest. The second call, and any call after
-// Release, reports false.
-func (a *Approval) Take() (p *Plan, digest []byte, ok bool) {
-	if a.plan == nil || a.taken.Swap(true) {
-		return nil, nil, false
+// Address returns the address that the first wallet is bound to, "" for none.
+func (p *Plan) Address() string { return p.wallets[0].Address }
+
+// Answer fills in what the answer says beside its head, wallet and public key. sigs
+// are the signatures in base64, one for each signing.
+func (p *Plan) Answer(a *answer.Signed, sigs []string) {
+	a.Algorithm = p.signings[0].Algorithm
+	if tx := p.req.Tx; tx != nil {
+		a.Ledger, a.Operation, a.Payload = tx.Ledger(), tx.Operation(), tx.Payload()
+		tx.Answer(a, p.known, sigs)
+		return
 	}
-	h := a.plan.Hash.New()
-	h.Write([]byte(a.plan.Text))
-	return a.plan, h.Sum(nil), true
+	a.Address, a.Payload, a.Signature = p.wallets[0].Address, p.req.Data.Text, sigs[0]
 }
 
-// Release ends the approval's hold on its wallet and nonce. It is called when the
-// signature is on record, or when it is certain that there will be none.
+// Approval allows the signatures of one plan, each once. Only Policy.Sign makes one,
+// and Take gives its content out once.
+type Approval struct {
+	plan  *Plan
+	taken atomic.Bool
+	holds []hold
+	one   [1]hold // holds, of most
+}
+
+// Take returns what to sign. The second call, and any call after Release, reports
+// false.
+func (a *Approval) Take() (signings []ledger.Signing, ok bool) {
+	if a.plan == nil || a.taken.Swap(true) {
+		return nil, false
+	}
+	return a.plan.signings, true
+}
+
+// Release ends the approval's hold on what its signatures use up. It is called when
+// they are on record, or when it is certain that there will be none.
 func (a *Approval) Release() {
 	a.taken.Store(true)
-	if a.release != nil {
-		a.release()
-		a.release = nil
+	for _, h := range a.holds {
+		h.drop()
 	}
+	a.holds = nil
 }
 
 // hashes are the hash functions by their names in a request.
@@ -156,41 +185,76 @@ func (p *Policy) Fresh(r *request.Request, appliance string, now time.Time) erro
 	return nil
 }
 
-// Sign approves a sign request, or refuses it. owner is any value that tells this
-// request from others that are decided at the same time; the lines of one batch
-// share it. now is the time of the decision.
-func (p *Policy) Sign(r *request.Request, w Wallet, once *Once, now time.Time, owner any) (*Approval, error) {
-	plan, err := NewPlan(r, w)
-	if err != nil {
-		return nil, err
-	}
-	a := &Approval{plan: plan}
-	if !w.Active {
-		return nil, reason.New(reason.WalletDisabled, "ask your administrators", "the wallet is disabled").At("wallet")
-	}
-	if !w.NotAfter.IsZero() && now.After(w.NotAfter) {
-		return nil, reason.New(reason.WalletDisabled, "use another wallet", "the wallet's time is over").At("wallet")
+// Sign approves what a sign request plans, or refuses it. owner is any value that
+// tells this request from others that are decided at the same time; the lines of one
+// batch share it. now is the time of the decision.
+func (p *Policy) Sign(plan *Plan, once *Once, now time.Time, owner any) (*Approval, error) {
+	r := plan.req
+	for i := range plan.wallets {
+		w := &plan.wallets[i]
+		if !w.Active {
+			return nil, reason.New(reason.WalletDisabled, "ask your administrators", "the wallet is disabled").At("wallet")
+		}
+		if !w.NotAfter.IsZero() && now.After(w.NotAfter) {
+			return nil, reason.New(reason.WalletDisabled, "use another wallet", "the wallet's time is over").At("wallet")
+		}
 	}
 	if r.Replace && !p.Replace {
 		return nil, reason.New(reason.PolicyForbids, `ask for "replace": true in the policy, or leave the field out`,
 			"the policy does not allow to replace a signed text").At("replace")
 	}
-	if r.Data != nil {
-		if err := p.data(r, w); err != nil {
+	if err := p.allow(plan); err != nil {
+		return nil, err
+	}
+	a := &Approval{plan: plan}
+	a.holds = a.one[:0]
+	for i := range plan.signings {
+		s := &plan.signings[i]
+		if s.Use.Key == "" {
+			continue
+		}
+		w := &plan.wallets[s.Wallet]
+		h, err := once.hold(use{w.Company, w.ID, r.Tx.Ledger(), s.Use.Key}, s, r.Replace, owner)
+		if err != nil {
+			a.Release()
 			return nil, err
 		}
-		return a, nil
-	}
-	nonce := r.Metacoin.Nonce()
-	if nonce == "" {
-		return a, nil
-	}
-	a.release, err = once.hold(use{w.Company, w.ID, "metacoin", nonce}, plan.Text, r.Replace, owner)
-	if err != nil {
-		return nil, err
+		a.holds = append(a.holds, h)
 	}
 	return a, nil
 }
+
+// allow asks what the policy says of what is signed.
+func (p *Policy) allow(plan *Plan) error {
+	r := plan.req
+	if r.Data != nil {
+		return p.data(r, plan.wallets[0])
+	}
+	rules := p.rules[r.Tx.Ledger()]
+	if rules == nil {
+		rules = careful[r.Tx.Ledger()]
+	}
+	if rules == nil {
+		return nil
+	}
+	return rules.Allow(r.Tx)
+}
+
+// careful are the rules of companies whose policy says nothing of a ledger.
+var careful = func() map[string]ledger.Rules {
+	m := map[string]ledger.Rules{}
+	for _, l := range ledgers.All {
+		if l.Rules == nil {
+			continue
+		}
+		r, err := l.Rules(nil)
+		if err != nil {
+			panic("internal error: " + l.Name + " has no careful rules: " + err.Error())
+		}
+		m[l.Name] = r
+	}
+	return m
+}()
 
 func (p *Policy) data(r *request.Request, w Wallet) error {
 	switch p.Data {
@@ -207,36 +271,51 @@ func (p *Policy) data(r *request.Request, w Wallet) error {
 }
 
 // NewPlan says what a sign request signs and how, or why it cannot be signed with
-// this wallet.
-func NewPlan(r *request.Request, w Wallet) (*Plan, error) {
-	p := &Plan{Wallet: w}
+// these wallets, at least one.
+func NewPlan(r *request.Request, ws ...Wallet) (*Plan, error) {
+	p := &Plan{req: r, wallets: ws}
 	if r.Data != nil {
-		p.Text, p.Hash = r.Data.Text, hashes[r.Data.Hash]
-		switch r.Data.Scheme {
-		case "ecdsa-recoverable":
-			p.Scheme = ECDSARecoverable
-		case "schnorr":
-			p.Scheme = Schnorr
+		s, err := signData(r.Data, ws[0].Curve)
+		if err != nil {
+			return nil, err
 		}
-		if p.Scheme != ECDSA && w.Curve != "secp256k1" {
-			return nil, reason.New(reason.CurveUnsuitable, "use a secp256k1 wallet, or ecdsa",
-				"the scheme needs the curve secp256k1").At("data.scheme")
-		}
-		if p.Scheme != ECDSA && p.Hash != crypto.SHA256 {
-			return nil, reason.New(reason.FieldInvalid, "use sha256", "the scheme signs 32 bytes").At("data.hash")
-		}
-		p.Algorithm = r.Data.Scheme + "-" + curveNames[w.Curve] + "-" + r.Data.Hash
+		p.signings = []ledger.Signing{s}
 		return p, nil
 	}
-	if w.Curve == "secp256k1" {
-		return nil, reason.New(reason.CurveUnsuitable, "use a wallet on P-384 (or P-256, P-521)",
-			"Metacoin does not accept keys on secp256k1").At("wallet")
+	p.known = make([]ledger.Wallet, len(ws))
+	for i := range ws {
+		w := &ws[i]
+		p.known[i] = ledger.Wallet{ID: w.ID, Curve: w.Curve, PublicPEM: w.PublicPEM, Address: w.Address}
 	}
-	if s := r.Metacoin.Signer(); s != "" && w.Address != "" && s != w.Address {
-		return nil, reason.New(reason.AddressMismatch, "name the wallet that is bound to the signer's address",
-			"the transaction is signed by another address than the wallet's").At("wallet")
+	var err error
+	p.signings, err = r.Tx.Signings(p.known)
+	if err != nil {
+		return nil, err
 	}
-	p.Text, p.Hash = r.Metacoin.Text(), crypto.SHA384
-	p.Algorithm = "ecdsa-" + curveNames[w.Curve] + "-sha384"
+	if len(p.signings) == 0 {
+		return nil, reason.New(reason.FieldInvalid, "name the wallet that it takes", "there is nothing to sign with this wallet").At("wallet")
+	}
 	return p, nil
+}
+
+func signData(d *request.Data, curve string) (ledger.Signing, error) {
+	s := ledger.Signing{Text: sha256.Sum256([]byte(d.Text)), Algorithm: d.Scheme + "-" + curveNames[curve] + "-" + d.Hash}
+	hash := hashes[d.Hash]
+	switch d.Scheme {
+	case "ecdsa-recoverable":
+		s.Scheme = ledger.ECDSARecoverable
+	case "schnorr":
+		s.Scheme = ledger.Schnorr
+	}
+	if s.Scheme != ledger.ECDSA && curve != "secp256k1" {
+		return s, reason.New(reason.CurveUnsuitable, "use a secp256k1 wallet, or ecdsa",
+			"the scheme needs the curve secp256k1").At("data.scheme")
+	}
+	if s.Scheme != ledger.ECDSA && hash != crypto.SHA256 {
+		return s, reason.New(reason.FieldInvalid, "use sha256", "the scheme signs 32 bytes").At("data.hash")
+	}
+	h := hash.New()
+	h.Write([]byte(d.Text))
+	s.Digest = h.Sum(nil)
+	return s, nil
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"signdrop/appliance/answer"
+	"signdrop/appliance/ledger"
 	"signdrop/appliance/policy"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
@@ -19,12 +21,21 @@ import (
 // past is a Memory that a test fills.
 type past map[string][32]byte
 
-func (p past) TextFor(company, wallet, ledger, nonce string) ([32]byte, bool, error) {
+func (p past) TextFor(company, wallet, ledger, nonce string) (text, pays [32]byte, known bool, err error) {
 	if nonce == broken {
-		return [32]byte{}, false, errMemory
+		return text, pays, false, errMemory
 	}
 	text, ok := p[company+wallet+ledger+nonce]
-	return text, ok, nil
+	return text, pays, ok, nil
+}
+
+// sign plans and approves.
+func sign(p *policy.Policy, r *request.Request, w policy.Wallet, once *policy.Once, now time.Time, owner any) (*policy.Approval, error) {
+	plan, err := policy.NewPlan(r, w)
+	if err != nil {
+		return nil, err
+	}
+	return p.Sign(plan, once, now, owner)
 }
 
 const broken = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
@@ -101,7 +112,7 @@ func TestSign(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			a, err := c.policy.Sign(c.req, c.wallet, policy.NewOnce(past{}), epoch, t)
+			a, err := sign(&c.policy, c.req, c.wallet, policy.NewOnce(past{}), epoch, t)
 			if code(err) != c.want {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
@@ -116,27 +127,27 @@ func TestSign(t *testing.T) {
 func TestApprovalIsTakenOnce(t *testing.T) {
 	p := &policy.Policy{}
 	req := transfer(t, "1", nonce("n"), "")
-	a, err := p.Sign(req, wallet, policy.NewOnce(past{}), epoch, t)
+	a, err := sign(p, req, wallet, policy.NewOnce(past{}), epoch, t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, digest, ok := a.Take()
-	want := sha512.Sum384([]byte(req.Metacoin.Text()))
-	if !ok || plan.Text != req.Metacoin.Text() || string(digest) != string(want[:]) || plan.Algorithm != "ecdsa-p384-sha384" {
-		t.Errorf("took %+v, %x, %t", plan, digest, ok)
+	took, ok := a.Take()
+	want := sha512.Sum384([]byte(req.Tx.Payload()))
+	if !ok || len(took) != 1 || took[0].Text != textSum(req) || string(took[0].Digest) != string(want[:]) || took[0].Algorithm != "ecdsa-p384-sha384" {
+		t.Errorf("took %+v, %t", took, ok)
 	}
-	if _, _, ok := a.Take(); ok {
+	if _, ok := a.Take(); ok {
 		t.Error("taken twice")
 	}
-	b, err := p.Sign(req, wallet, policy.NewOnce(past{}), epoch, t)
+	b, err := sign(p, req, wallet, policy.NewOnce(past{}), epoch, t)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.Release()
-	if _, _, ok := b.Take(); ok {
+	if _, ok := b.Take(); ok {
 		t.Error("taken after release")
 	}
-	if _, _, ok := (&policy.Approval{}).Take(); ok {
+	if _, ok := (&policy.Approval{}).Take(); ok {
 		t.Error("an approval that nobody gave was taken")
 	}
 }
@@ -149,34 +160,34 @@ func TestOnce(t *testing.T) {
 	replaced := transfer(t, "2", n, `,"replace":true`)
 	once := policy.NewOnce(past{})
 
-	a, err := p.Sign(one, wallet, once, epoch, "first")
+	a, err := sign(p, one, wallet, once, epoch, "first")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Sign(two, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
+	if _, err := sign(p, two, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
 		t.Errorf("another text meanwhile: %v", err)
 	}
-	if _, err := p.Sign(two, wallet, once, epoch, "first"); code(err) != reason.NonceUsed {
+	if _, err := sign(p, two, wallet, once, epoch, "first"); code(err) != reason.NonceUsed {
 		t.Errorf("another text in the same file: %v", err)
 	}
-	if _, err := p.Sign(replaced, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
+	if _, err := sign(p, replaced, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
 		t.Errorf("a replacement meanwhile: %v", err)
 	}
-	same, err := p.Sign(one, wallet, once, epoch, "second")
+	same, err := sign(p, one, wallet, once, epoch, "second")
 	if err != nil {
 		t.Errorf("the same text meanwhile: %v", err)
 	}
 	other := wallet
 	other.ID = "W_2"
-	if _, err := p.Sign(two, other, once, epoch, "second"); err != nil {
+	if _, err := sign(p, two, other, once, epoch, "second"); err != nil {
 		t.Errorf("another wallet: %v", err)
 	}
 	a.Release()
-	if _, err := p.Sign(two, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
+	if _, err := sign(p, two, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
 		t.Errorf("one of two holders has let go: %v", err)
 	}
 	same.Release()
-	b, err := p.Sign(two, wallet, once, epoch, "second")
+	b, err := sign(p, two, wallet, once, epoch, "second")
 	if err != nil {
 		t.Errorf("after all have let go: %v", err)
 	}
@@ -186,14 +197,14 @@ func TestOnce(t *testing.T) {
 	sum := textSum(one)
 	recorded["acmeW_1metacoin"+n] = sum
 	once = policy.NewOnce(recorded)
-	if _, err := p.Sign(two, wallet, once, epoch, 1); code(err) != reason.NonceUsed {
+	if _, err := sign(p, two, wallet, once, epoch, 1); code(err) != reason.NonceUsed {
 		t.Errorf("another text is on record: %v", err)
 	}
-	if _, err := p.Sign(one, wallet, once, epoch, 1); err != nil {
+	if _, err := sign(p, one, wallet, once, epoch, 1); err != nil {
 		t.Errorf("the same text is on record: %v", err)
 	}
 	once = policy.NewOnce(recorded)
-	if _, err := p.Sign(replaced, wallet, once, epoch, 1); err != nil {
+	if _, err := sign(p, replaced, wallet, once, epoch, 1); err != nil {
 		t.Errorf("a replacement: %v", err)
 	}
 }
@@ -213,9 +224,9 @@ func TestOnceRace(t *testing.T) {
 	var wg sync.WaitGroup
 	for i, r := range reqs {
 		wg.Go(func() {
-			if _, err := p.Sign(r, wallet, once, epoch, i); err == nil {
+			if _, err := sign(p, r, wallet, once, epoch, i); err == nil {
 				mu.Lock()
-				got[r.Metacoin.Text()]++
+				got[r.Tx.Payload()]++
 				mu.Unlock()
 			}
 		})
@@ -252,7 +263,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func textSum(r *request.Request) [32]byte { return sha256.Sum256([]byte(r.Metacoin.Text())) }
+func textSum(r *request.Request) [32]byte { return sha256.Sum256([]byte(r.Tx.Payload())) }
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"replace":true,"data":"any"}`))
@@ -298,10 +309,128 @@ func TestWalletTime(t *testing.T) {
 	w := policy.Wallet{Company: "acme", ID: "W_1", Curve: "P-384", Active: true, NotAfter: epoch}
 	r := &request.Request{Type: request.Sign, Wallet: "W_1", Data: &request.Data{Text: "x", Hash: "sha256", Scheme: "ecdsa"}}
 	p := &policy.Policy{}
-	if _, err := p.Sign(r, w, policy.NewOnce(past{}), epoch, t); err != nil {
+	if _, err := sign(p, r, w, policy.NewOnce(past{}), epoch, t); err != nil {
 		t.Error(err)
 	}
-	if _, err := p.Sign(r, w, policy.NewOnce(past{}), epoch.Add(1), t); code(err) != reason.WalletDisabled {
+	if _, err := sign(p, r, w, policy.NewOnce(past{}), epoch.Add(1), t); code(err) != reason.WalletDisabled {
 		t.Errorf("after its time: %v", err)
+	}
+}
+
+// several is a transaction of a ledger that uses up several things at once.
+type several []ledger.Signing
+
+func (several) Ledger() string                                       { return "ledger" }
+func (several) Operation() string                                    { return "operation" }
+func (several) Payload() string                                      { return "payload" }
+func (s several) Signings([]ledger.Wallet) ([]ledger.Signing, error) { return s, nil }
+func (several) Answer(*answer.Signed, []ledger.Wallet, []string)     {}
+func (s several) request() *request.Request {
+	return &request.Request{Type: request.Sign, Wallet: "W_1", Tx: s}
+}
+func (s several) replacing() *request.Request { r := s.request(); r.Replace = true; return r }
+func uses(text, pays byte, wallet int, key string) ledger.Signing {
+	return ledger.Signing{Wallet: wallet, Text: [32]byte{text}, Digest: []byte{text},
+		Use: ledger.Use{Key: key, Pays: [32]byte{pays}, Field: "ledger.input", Name: "output", Hint: "spend another"}}
+}
+
+// TestSeveral: an approval of several signatures holds all that they use up, or none
+// of it, and gives them out once.
+func TestSeveral(t *testing.T) {
+	p := &policy.Policy{}
+	once := policy.NewOnce(past{})
+	other := wallet
+	other.ID = "W_2"
+	approve := func(s several, owner string) (*policy.Approval, error) {
+		t.Helper()
+		plan, err := policy.NewPlan(s.request(), wallet, other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Sign(plan, once, epoch, owner)
+	}
+	a, err := approve(several{uses(1, 0, 0, "a"), uses(2, 0, 1, "b")}, "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// "b" of the other wallet is held, "b" of this one is not, and "c" is let go
+	// again when it turns out that "b" cannot be had.
+	if _, err := approve(several{uses(3, 0, 0, "c"), uses(4, 0, 1, "b")}, "second"); code(err) != reason.NonceBusy {
+		t.Errorf("another text for what is held: %v", err)
+	}
+	b, err := approve(several{uses(5, 0, 0, "c"), uses(6, 0, 0, "b")}, "third")
+	if err != nil {
+		t.Errorf("after a refusal: %v", err)
+	}
+	if _, err := approve(several{uses(7, 0, 0, "d"), uses(8, 0, 0, "d")}, "fourth"); code(err) != reason.NonceUsed {
+		t.Errorf("two texts for one thing: %v", err)
+	}
+	signings, ok := a.Take()
+	if !ok || len(signings) != 2 || signings[1].Digest[0] != 2 {
+		t.Errorf("took %+v, %t", signings, ok)
+	}
+	if _, ok := a.Take(); ok {
+		t.Error("taken twice")
+	}
+	a.Release()
+	b.Release()
+	c, err := approve(several{uses(9, 0, 0, "a"), uses(9, 0, 1, "b"), uses(9, 0, 0, "c"), uses(9, 0, 0, "d")}, "fifth")
+	if err != nil {
+		t.Errorf("after all were let go: %v", err)
+	}
+	c.Release()
+
+	other.Active = false
+	if _, err := approve(several{uses(1, 0, 0, "a")}, "sixth"); code(err) != reason.WalletDisabled {
+		t.Errorf("one of the wallets is disabled: %v", err)
+	}
+	if _, err := policy.NewPlan(several{}.request(), wallet); code(err) != reason.FieldInvalid {
+		t.Errorf("nothing to sign: %v", err)
+	}
+}
+
+// paid is a Memory of one text.
+type paid struct{ text, pays byte }
+
+func (p paid) TextFor(company, wallet, ledger, nonce string) (text, pays [32]byte, known bool, err error) {
+	return [32]byte{p.text}, [32]byte{p.pays}, true, nil
+}
+
+// TestReplacementPaysTheSame: where a ledger can tell who gets what, another text for
+// the same use has to say the same of it, and be asked for.
+func TestReplacementPaysTheSame(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		memory  paid
+		text    byte
+		pays    byte
+		replace bool
+		want    reason.Code
+	}{
+		{"the same text", paid{1, 1}, 1, 1, false, ""},
+		{"another text", paid{1, 1}, 2, 1, false, reason.NonceUsed},
+		{"on purpose", paid{1, 1}, 2, 1, true, ""},
+		{"to others", paid{1, 1}, 2, 2, true, reason.NonceUsed},
+		{"it is not known to whom", paid{1, 0}, 2, 2, true, reason.NonceUsed},
+		{"the ledger cannot tell", paid{1, 1}, 2, 0, true, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := several{uses(c.text, c.pays, 0, "a")}
+			r := s.request()
+			if c.replace {
+				r = s.replacing()
+			}
+			plan, err := policy.NewPlan(r, wallet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = (&policy.Policy{Replace: true}).Sign(plan, policy.NewOnce(c.memory), epoch, t)
+			if code(err) != c.want {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if _, err := (&policy.Policy{}).Sign(plan, policy.NewOnce(c.memory), epoch, t); c.replace && code(err) != reason.PolicyForbids {
+				t.Errorf("where the policy forbids it: %v", err)
+			}
+		})
 	}
 }

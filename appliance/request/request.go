@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,7 +21,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"signdrop/appliance/metacoin"
+	"signdrop/appliance/ledger"
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/reason"
 )
 
@@ -71,8 +73,8 @@ type Request struct {
 	Address        string    // wallet.bind, wallet.import
 	WalletNotAfter time.Time // wallet.create, wallet.import: from then on it does not sign
 	PrivateKey     []byte    // wallet.import: PEM; a secret
-	Metacoin       *metacoin.Tx
-	Data           *Data
+	Tx             ledger.Tx // sign: of one of the ledgers
+	Data           *Data     // sign: or this
 
 	Key        string // encrypt, decrypt: id of the data key
 	Format     string // encrypt, decrypt: how the ciphertext is made
@@ -144,8 +146,10 @@ type parser struct {
 	data []byte
 	d    *jsontext.Decoder
 
-	has      fields // which fields there are
-	metacoin []byte
+	has fields // which fields there are
+
+	ledger *ledger.Ledger // whose field there is, nil for none
+	raw    []byte         // that field's value
 }
 
 type fields uint64
@@ -174,7 +178,6 @@ var table = func() []field {
 		{name: "address", max: 128, read: text(func(r *Request) *string { return &r.Address })},
 		{name: "wallet_not_after", read: moment(func(r *Request) *time.Time { return &r.WalletNotAfter })},
 		{name: "private_key", max: maxKey, read: lines(func(r *Request, s string) { r.PrivateKey = []byte(s) })},
-		{name: "metacoin", read: readMetacoin},
 		{name: "data", read: readData},
 		{name: "key", max: 64, read: text(func(r *Request) *string { return &r.Key })},
 		{name: "format", max: 32, read: text(func(r *Request) *string { return &r.Format })},
@@ -194,8 +197,13 @@ var table = func() []field {
 		{name: "threshold", max: MaxKeys, read: number(func(r *Request) *int { return &r.Threshold })},
 		{name: "policy", read: readPolicy},
 	}
+	at := slices.IndexFunc(t, func(f field) bool { return f.name == "data" })
+	for _, l := range ledgers.All {
+		t = slices.Insert(t, at, field{name: l.Name, read: readLedger(l)})
+		at++
+	}
 	for i := range t {
-		t[i].bit = 1 << i
+		t[i].bit = 1 << i // at most 64 of them
 	}
 	return t
 }()
@@ -214,6 +222,17 @@ func of(names string) (set fields) {
 		set |= byName[n].bit
 	}
 	return set
+}
+
+// ofLedgers are the fields that hold what a ledger has signed.
+var ofLedgers = of(ledgerNames(" "))
+
+func ledgerNames(separator string) string {
+	names := make([]string, len(ledgers.All))
+	for i, l := range ledgers.All {
+		names[i] = l.Name
+	}
+	return strings.Join(names, separator)
 }
 
 var common = of("type reference appliance not_after")
@@ -235,7 +254,7 @@ const (
 )
 
 var shapes = map[string]shape{
-	Sign:          {of("wallet"), of("replace metacoin data"), Partner},
+	Sign:          {of("wallet"), of("replace data") | ofLedgers, Partner},
 	WalletCreate:  {of("curve"), of("wallet_not_after"), Partner},
 	WalletImport:  {of("private_key"), of("address wallet_not_after"), Partner},
 	WalletBind:    {of("wallet address"), of("company"), Partner | Administrator},
@@ -425,11 +444,18 @@ func readBytes(p *parser, f *field) error {
 	return nil
 }
 
-// readMetacoin keeps the object, which is parsed when the whole request is known to
-// be well formed.
-func readMetacoin(p *parser, _ *field) (err error) {
-	p.metacoin, err = p.value()
-	return err
+// readLedger keeps the value, which is parsed when the whole request is known to be
+// well formed.
+func readLedger(l *ledger.Ledger) kind {
+	return func(p *parser, _ *field) (err error) {
+		if p.ledger != nil {
+			return reason.New(reason.FieldInvalid, "split the request in two, or remove one",
+				"%s and %s cannot be in one request", p.ledger.Name, l.Name).At(l.Name)
+		}
+		p.ledger = l
+		p.raw, err = p.value()
+		return err
+	}
 }
 
 func readPolicy(p *parser, f *field) error {
@@ -593,8 +619,12 @@ func (r *Request) check(p *parser) error {
 	has := func(name string) bool { return p.has&byName[name].bit != 0 }
 	switch r.Type {
 	case Sign:
-		if err := oneOf(has, "metacoin", "data", "there is nothing to sign"); err != nil {
-			return err
+		switch {
+		case p.ledger == nil && r.Data == nil:
+			return reason.New(reason.FieldMissing, "add metacoin or data, or what another ledger is to sign", "there is nothing to sign").At(ledgers.All[0].Name)
+		case p.ledger != nil && r.Data != nil:
+			return reason.New(reason.FieldInvalid, "split the request in two, or remove one",
+				"%s and data cannot be in one request", p.ledger.Name).At("data")
 		}
 	case Encrypt:
 		if err := oneOf(has, "text", "bytes", "there is nothing to encrypt"); err != nil {
@@ -610,17 +640,17 @@ func (r *Request) check(p *parser) error {
 		}
 		r.Has = map[string]bool{"authorized_keys": has("authorized_keys")}
 	}
-	if p.metacoin == nil {
+	if p.ledger == nil {
 		return nil
 	}
-	tx, err := metacoin.Parse(p.metacoin)
+	tx, err := p.ledger.Parse(p.raw)
 	if ref, ok := reason.As(err); ok {
-		return ref.Under("metacoin")
+		return ref.Under(p.ledger.Name)
 	}
 	if err != nil {
 		return err
 	}
-	r.Metacoin = tx
+	r.Tx = tx
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/auth"
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/setup"
 	"signdrop/spool/durable"
 )
@@ -152,14 +153,30 @@ func Transfer(wallet, reference string) []byte {
 		reference, wallet, Address("from"), Address("to"), Nonce(reference))
 }
 
+// EthereumTransfer is a request that signs a transfer of Ethereum.
+func EthereumTransfer(wallet, reference string, nonce uint64) []byte {
+	return fmt.Appendf(nil, `{"type":"sign","reference":%q,"wallet":%q,"ethereum":{"operation":"eip1559","chain_id":"1","nonce":"%d","to":"0x3535353535353535353535353535353535353535","value":"1000000000000000000","gas_limit":"21000","max_fee_per_gas":"30000000000","max_priority_fee_per_gas":"1000000000"}}`+"\n",
+		reference, wallet, nonce)
+}
+
 // DataRequest is a request that signs a text as it is.
 func DataRequest(wallet, reference string) []byte {
 	return fmt.Appendf(nil, `{"type":"sign","reference":%q,"wallet":%q,"data":{"text":%q,"hash":"sha256"}}`+"\n", reference, wallet, "text "+reference)
 }
 
 // VerifyAnswer checks the signature in an answer on a NIST curve with nothing but
-// the standard library.
+// the standard library. An answer that is a ledger's own is for that to explain.
 func VerifyAnswer(a *answer.Answer) error {
+	if a.Ledger != "" {
+		l := ledgers.Find(a.Ledger)
+		if l == nil {
+			return fmt.Errorf("the ledger is %q", a.Ledger)
+		}
+		if f := l.Explain(a); !f.Signed || len(f.Problems) > 0 {
+			return fmt.Errorf("the answer is not sound: %q", f.Problems)
+		}
+		return nil
+	}
 	block, _ := pem.Decode([]byte(a.PublicKey))
 	if block == nil {
 		return fmt.Errorf("public_key is not PEM")

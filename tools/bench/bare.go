@@ -114,6 +114,12 @@ func (b *bench) signer(c keyfs.Curve, r keyfs.Recheck) (sampler, *used, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	sample, u := b.sampler(sign)
+	return sample, u, nil
+}
+
+// sampler samples one signer on all processors.
+func (b *bench) sampler(sign func() error) (sampler, *used) {
 	last := 0.0
 	u := &used{}
 	return u.during(func() (float64, error) {
@@ -142,7 +148,7 @@ func (b *bench) signer(c keyfs.Curve, r keyfs.Recheck) (sampler, *used, error) {
 		}
 		last = float64(done.Load())
 		return last / time.Since(start).Seconds(), nil
-	}, func() float64 { return last }), u, nil
+	}, func() float64 { return last }), u
 }
 
 func (b *bench) bareTime() time.Duration { return time.Duration(b.sizes.bare) * time.Millisecond }

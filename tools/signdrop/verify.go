@@ -154,7 +154,7 @@ func (a *asked) check(f *proof.Finding) {
 	switch {
 	case r == nil || r.Type != request.Sign:
 		f.Problems = append(f.Problems, "the request did not ask for a signature")
-	case r.Data != nil && r.Data.Text != ans.Payload, r.Metacoin != nil && r.Metacoin.Text() != ans.Payload:
+	case r.Data != nil && r.Data.Text != ans.Payload, r.Tx != nil && r.Tx.Payload() != ans.Payload:
 		f.Problems = append(f.Problems, "the signed text is not what the request asked for")
 	case r.Reference != ans.Reference:
 		f.Problems = append(f.Problems, "the reference is not the request's")

@@ -7,10 +7,11 @@ import (
 	"sync"
 
 	"signdrop/appliance/answer"
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/metacoin"
 )
 
-// Field is a value of the signed text with its name in a request.
+// Field is a value of what was signed with its name in a request.
 type Field struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -33,6 +34,10 @@ func Check(a *answer.Answer, pinned *Key) *Finding {
 	f := &Finding{Answer: a, NotCovered: a.NotCovered, AlsoMeans: a.AlsoMeans}
 	switch a.Type {
 	case answer.TypeSign:
+		if a.Ledger != "" {
+			f.ledger(pinned)
+			break
+		}
 		f.signature(pinned)
 		f.text()
 	case answer.TypeCreate, answer.TypeBind:
@@ -68,6 +73,31 @@ func (f *Finding) signature(pinned *Key) {
 	}
 	f.Signed = true
 	if pinned != nil && !key.Equal(pinned) {
+		f.problem("another key signed than the one that was given to compare with")
+	}
+}
+
+// ledger has the answer's ledger explain it.
+func (f *Finding) ledger(pinned *Key) {
+	a := f.Answer
+	if a.Verdict != "signed" {
+		f.problem("the verdict of a %s is %q", a.Type, a.Verdict)
+	}
+	l := ledgers.Find(a.Ledger)
+	if l == nil || l.Explain == nil {
+		f.problem("the ledger %q is not known: a newer signdrop may know it", a.Ledger)
+		return
+	}
+	found := l.Explain(a)
+	f.Signed = found.Signed
+	for _, field := range found.Fields {
+		f.Fields = append(f.Fields, Field(field))
+	}
+	f.Problems = append(f.Problems, found.Problems...)
+	if pinned == nil || !f.Signed {
+		return
+	}
+	if key, err := ParseKey([]byte(a.PublicKey)); err != nil || !key.Equal(pinned) {
 		f.problem("another key signed than the one that was given to compare with")
 	}
 }

@@ -1,0 +1,485 @@
+package ethereum
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"math/big"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"signdrop/appliance/answer"
+	"signdrop/appliance/ledger"
+	"signdrop/appliance/reason"
+)
+
+const (
+	payee = "0x3535353535353535353535353535353535353535"
+	plain = `{"operation":"eip1559","chain_id":"1","nonce":"9","to":"` + payee + `","value":"1000","gas_limit":"21000","max_fee_per_gas":"30","max_priority_fee_per_gas":"1"}`
+	mail  = `{"operation":"typed_data","typed_data":{"types":{"Mail":[{"name":"to","type":"address"},{"name":"n","type":"uint8"},{"name":"l","type":"bool[2]"}]},"primaryType":"Mail","domain":{"name":"x","chainId":1},"message":{"to":"` + payee + `","n":1,"l":[true,false]}}}`
+)
+
+// with returns an object with members changed; null removes one.
+func with(t testing.TB, object, changes string) string {
+	t.Helper()
+	var m, c map[string]any
+	if err := json.Unmarshal([]byte(object), &m); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(changes), &c); err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range c {
+		if m[k] = v; v == nil {
+			delete(m, k)
+		}
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestRefused: what is not of its form is refused by its field, and no value is shown.
+func TestRefused(t *testing.T) {
+	auth := `{"chain_id":"1","address":"` + payee + `","nonce":"0","y_parity":"0","r":"0x` + strings.Repeat("11", 32) + `","s":"0x` + strings.Repeat("11", 32) + `"}`
+	setCode := with(t, plain, `{"operation":"eip7702","authorization_list":[`+auth+`]}`)
+	authWith := func(changes string) string {
+		return with(t, setCode, `{"authorization_list":[`+with(t, auth, changes)+`]}`)
+	}
+	authorization := `{"operation":"authorization","chain_id":"1","nonce":"0","address":"` + payee + `"}`
+	typedWith := func(old, new string) string {
+		if !strings.Contains(mail, old) {
+			t.Fatalf("no %s", old)
+		}
+		return strings.Replace(mail, old, new, 1)
+	}
+	for _, c := range []struct {
+		name, object string
+		code         reason.Code
+		field        string
+	}{
+		{"no operation", `{}`, reason.FieldMissing, "operation"},
+		{"not an object", `[]`, reason.FieldInvalid, ""},
+		{"unknown operation", `{"operation":"transfer"}`, reason.OperationUnknown, "operation"},
+		{"no chain", with(t, plain, `{"chain_id":null}`), reason.FieldMissing, "chain_id"},
+		{"chain 0", with(t, plain, `{"chain_id":"0"}`), reason.FieldInvalid, "chain_id"},
+		{"a chain beyond EIP-2294", with(t, plain, `{"chain_id":"9223372036854775772"}`), reason.FieldInvalid, "chain_id"},
+		{"a field of another operation", with(t, plain, `{"gas_price":"1"}`), reason.FieldUnknown, "gas_price"},
+		{"a number without quotes", with(t, plain, `{"nonce":9}`), reason.FieldInvalid, "nonce"},
+		{"leading zero", with(t, plain, `{"nonce":"09"}`), reason.FieldInvalid, "nonce"},
+		{"leading zero in hexadecimal", with(t, plain, `{"nonce":"0x09"}`), reason.FieldInvalid, "nonce"},
+		{"a sign", with(t, plain, `{"value":"-1"}`), reason.FieldInvalid, "value"},
+		{"a plus", with(t, plain, `{"value":"+1"}`), reason.FieldInvalid, "value"},
+		{"an underscore", with(t, plain, `{"value":"1_0"}`), reason.FieldInvalid, "value"},
+		{"a point", with(t, plain, `{"value":"1.0"}`), reason.FieldInvalid, "value"},
+		{"an exponent", with(t, plain, `{"value":"1e18"}`), reason.FieldInvalid, "value"},
+		{"a blank", with(t, plain, `{"value":" 1"}`), reason.FieldInvalid, "value"},
+		{"capital X", with(t, plain, `{"value":"0X1"}`), reason.FieldInvalid, "value"},
+		{"nothing after 0x", with(t, plain, `{"value":"0x"}`), reason.FieldInvalid, "value"},
+		{"empty", with(t, plain, `{"value":""}`), reason.FieldInvalid, "value"},
+		{"2^256", with(t, plain, `{"value":"0x1`+strings.Repeat("0", 64)+`"}`), reason.FieldInvalid, "value"},
+		{"the nonce of EIP-2681", with(t, plain, `{"nonce":"18446744073709551615"}`), reason.FieldInvalid, "nonce"},
+		{"too little gas", with(t, plain, `{"gas_limit":"20999"}`), reason.FieldInvalid, "gas_limit"},
+		{"too much gas", with(t, plain, `{"gas_limit":"0x10000000000000000"}`), reason.FieldInvalid, "gas_limit"},
+		{"a tip above the fee", with(t, plain, `{"max_priority_fee_per_gas":"31"}`), reason.FieldInvalid, "max_priority_fee_per_gas"},
+		{"more than 256 bits of fees", with(t, plain, `{"max_fee_per_gas":"0x`+strings.Repeat("f", 64)+`"}`), reason.FieldInvalid, "gas_limit"},
+		{"more than 256 bits together", with(t, plain, `{"value":"0x`+strings.Repeat("f", 64)+`"}`), reason.FieldInvalid, "gas_limit"},
+		{"no payee", with(t, plain, `{"to":null}`), reason.FieldMissing, "to"},
+		{"an empty payee", with(t, plain, `{"to":""}`), reason.FieldInvalid, "to"},
+		{"no 0x", with(t, plain, `{"to":"3535353535353535353535353535353535353535"}`), reason.FieldInvalid, "to"},
+		{"a short address", with(t, plain, `{"to":"0x35"}`), reason.FieldInvalid, "to"},
+		{"a wrong checksum", with(t, plain, `{"to":"0x9d8A62f656a8d1615C1294fd71e9CFb3E4855A4f"}`), reason.FieldInvalid, "to"},
+		{"a creation with a payee", with(t, plain, `{"create":true,"data":"0x00"}`), reason.FieldInvalid, "create"},
+		{"a creation of nothing", with(t, plain, `{"create":true,"to":null}`), reason.FieldInvalid, "data"},
+		{"a creation in words", with(t, plain, `{"create":"true","to":null,"data":"0x00"}`), reason.FieldInvalid, "create"},
+		{"no creation", with(t, plain, `{"create":false}`), reason.FieldInvalid, "create"},
+		{"half a byte", with(t, plain, `{"data":"0x0"}`), reason.FieldInvalid, "data"},
+		{"data without 0x", with(t, plain, `{"data":"00"}`), reason.FieldInvalid, "data"},
+		{"too long", with(t, plain, `{"data":"0x`+strings.Repeat("00", maxRaw)+`"}`), reason.FieldInvalid, "data"},
+		{"an access list as text", with(t, plain, `{"access_list":"[]"}`), reason.FieldInvalid, "access_list"},
+		{"an entry without keys", with(t, plain, `{"access_list":[{"address":"`+payee+`"}]}`), reason.FieldMissing, "access_list[0].storage_keys"},
+		{"a short key", with(t, plain, `{"access_list":[{"address":"`+payee+`","storage_keys":["0x00"]}]}`), reason.FieldInvalid, "access_list[0].storage_keys[0]"},
+		{"a stranger in an entry", with(t, plain, `{"access_list":[{"address":"`+payee+`","storage_keys":[],"x":1}]}`), reason.FieldUnknown, "access_list[0].x"},
+		{"an access list where there is none", with(t, plain, `{"operation":"legacy","gas_price":"1","max_fee_per_gas":null,"max_priority_fee_per_gas":null,"access_list":[]}`), reason.FieldUnknown, "access_list"},
+		{"no authorization", with(t, setCode, `{"authorization_list":[]}`), reason.FieldInvalid, "authorization_list"},
+		{"EIP-7702 creates nothing", with(t, setCode, `{"to":null,"create":true,"data":"0x00"}`), reason.FieldUnknown, "create"},
+		{"a parity of 2", authWith(`{"y_parity":"2"}`), reason.FieldInvalid, "authorization_list[0].y_parity"},
+		{"r is 0", authWith(`{"r":"0x` + strings.Repeat("00", 32) + `"}`), reason.FieldInvalid, "authorization_list[0].r"},
+		{"r is the order", authWith(`{"r":"0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"}`), reason.FieldInvalid, "authorization_list[0].r"},
+		{"s is high", authWith(`{"s":"0x7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a1"}`), reason.FieldInvalid, "authorization_list[0].s"},
+		{"an authorization for no chain", with(t, authorization, `{"chain_id":null}`), reason.FieldMissing, "chain_id"},
+		{"an authorization for no code", with(t, authorization, `{"address":null}`), reason.FieldMissing, "address"},
+		{"no message", `{"operation":"message"}`, reason.FieldMissing, "text"},
+		{"two messages", `{"operation":"message","text":"a","bytes":"0x61"}`, reason.FieldInvalid, "bytes"},
+		{"an empty message", `{"operation":"message","text":""}`, reason.FieldInvalid, "text"},
+		{"a long message", `{"operation":"message","text":"` + strings.Repeat("a", maxText+1) + `"}`, reason.FieldInvalid, "text"},
+		{"a short hash", `{"operation":"hash","hash":"0x00"}`, reason.FieldInvalid, "hash"},
+
+		{"typed data as text", `{"operation":"typed_data","typed_data":"{}"}`, reason.FieldInvalid, "typed_data"},
+		{"typed data without a type", typedWith(`"primaryType":"Mail",`, ``), reason.FieldMissing, "typed_data.primaryType"},
+		{"a type that is not there", typedWith(`"primaryType":"Mail"`, `"primaryType":"Male"`), reason.FieldInvalid, "typed_data.primaryType"},
+		{"only the domain", typedWith(`"primaryType":"Mail"`, `"primaryType":"EIP712Domain"`), reason.FieldInvalid, "typed_data.primaryType"},
+		{"a type that nothing has", typedWith(`"types":{`, `"types":{"X":[],`), reason.FieldInvalid, "typed_data.types.X"},
+		{"a type in a circle", typedWith(`"type":"uint8"}`, `"type":"uint8"},{"name":"m","type":"Mail[]"}`), reason.FieldInvalid, "typed_data.types.Mail"},
+		{"uint without a size", typedWith(`uint8`, `uint`), reason.FieldInvalid, "typed_data.types.Mail[1].type"},
+		{"uint7", typedWith(`uint8`, `uint7`), reason.FieldInvalid, "typed_data.types.Mail[1].type"},
+		{"uint08", typedWith(`uint8`, `uint08`), reason.FieldInvalid, "typed_data.types.Mail[1].type"},
+		{"uint264", typedWith(`uint8`, `uint264`), reason.FieldInvalid, "typed_data.types.Mail[1].type"},
+		{"bytes33", typedWith(`uint8`, `bytes33`), reason.FieldInvalid, "typed_data.types.Mail[1].type"},
+		{"an array of 0", typedWith(`bool[2]`, `bool[0]`), reason.FieldInvalid, "typed_data.types.Mail[2].type"},
+		{"an array of 02", typedWith(`bool[2]`, `bool[02]`), reason.FieldInvalid, "typed_data.types.Mail[2].type"},
+		{"half an array", typedWith(`bool[2]`, `bool2]`), reason.FieldInvalid, "typed_data.types.Mail[2].type"},
+		{"a field twice", typedWith(`"name":"n"`, `"name":"to"`), reason.FieldInvalid, "typed_data.types.Mail[1].name"},
+		{"a comma in a name", typedWith(`"name":"n"`, `"name":"n,uint8 m"`), reason.FieldInvalid, "typed_data.types.Mail[1].name"},
+		{"a type called address", typedWith(`"types":{`, `"types":{"address":[],`), reason.FieldInvalid, "typed_data.types.address"},
+		{"a member that is not signed", typedWith(`"n":1`, `"n":1,"x":2`), reason.FieldUnknown, "typed_data.message.x"},
+		{"a member that is missing", typedWith(`"n":1,`, ``), reason.FieldMissing, "typed_data.message.n"},
+		{"a number that does not fit", typedWith(`"n":1`, `"n":256`), reason.FieldInvalid, "typed_data.message.n"},
+		{"a negative number", typedWith(`"n":1`, `"n":-1`), reason.FieldInvalid, "typed_data.message.n"},
+		{"a number with a point", typedWith(`"n":1`, `"n":1.0`), reason.FieldInvalid, "typed_data.message.n"},
+		{"a number with an exponent", typedWith(`"n":1`, `"n":1e0`), reason.FieldInvalid, "typed_data.message.n"},
+		{"null", typedWith(`"n":1`, `"n":null`), reason.FieldInvalid, "typed_data.message.n"},
+		{"too few", typedWith(`[true,false]`, `[true]`), reason.FieldInvalid, "typed_data.message.l"},
+		{"not a boolean", typedWith(`[true,false]`, `[true,1]`), reason.FieldInvalid, "typed_data.message.l[1]"},
+		{"an empty domain", typedWith(`{"name":"x","chainId":1}`, `{}`), reason.FieldInvalid, "typed_data.domain"},
+		{"a domain with a stranger", typedWith(`"chainId":1`, `"chain":1`), reason.FieldUnknown, "typed_data.domain.chain"},
+		{"a domain of chain 0", typedWith(`"chainId":1`, `"chainId":0`), reason.FieldInvalid, "typed_data.domain.chainId"},
+		{"a domain in another order", typedWith(`"types":{`, `"types":{"EIP712Domain":[{"name":"chainId","type":"uint256"},{"name":"name","type":"string"}],`), reason.FieldInvalid, "typed_data.types.EIP712Domain"},
+		{"a domain of other types", typedWith(`"types":{`, `"types":{"EIP712Domain":[{"name":"name","type":"string"},{"name":"chainId","type":"uint8"}],`), reason.FieldInvalid, "typed_data.types.EIP712Domain"},
+		{"too deep", typedWith(`"type":"bool[2]"`, `"type":"bool`+strings.Repeat("[]", maxDepth+1)+`"`), reason.FieldInvalid, "typed_data.types.Mail[2].type"},
+		{"too long typed data", typedWith(`"name":"x"`, `"name":"`+strings.Repeat("x", maxText)+`"`), reason.FieldInvalid, "typed_data"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tx, err := Ledger.Parse([]byte(c.object))
+			ref, ok := reason.As(err)
+			if !ok || tx != nil {
+				t.Fatalf("got %v, %v; want %s at %s", tx, err, c.code, c.field)
+			}
+			if ref.Code != c.code || ref.Field != c.field || ref.Hint == "" {
+				t.Errorf("got %v (%s); want %s at %s", ref, ref.Field, c.code, c.field)
+			}
+		})
+	}
+}
+
+// TestWallets: who cannot sign is refused.
+func TestWallets(t *testing.T) {
+	_, k1 := walletOf(t, strings.Repeat("46", 32))
+	for _, c := range []struct {
+		name, object string
+		wallet       ledger.Wallet
+		code         reason.Code
+		field        string
+	}{
+		{"good", plain, k1, "", ""},
+		{"its own address", with(t, plain, `{"from":"0x9d8a62f656a8d1615c1294fd71e9cfb3e4855a4f"}`), k1, "", ""},
+		{"another's", with(t, plain, `{"from":"`+payee+`"}`), k1, reason.AddressMismatch, "ethereum.from"},
+		{"another curve", plain, ledger.Wallet{Curve: "P-256", PublicPEM: k1.PublicPEM}, reason.CurveUnsuitable, "wallet"},
+	} {
+		tx, err := Ledger.Parse([]byte(c.object))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tx.Signings([]ledger.Wallet{c.wallet})
+		ref, _ := reason.As(err)
+		if c.code == "" && err != nil || c.code != "" && (ref == nil || ref.Code != c.code || ref.Field != c.field) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// TestUses: a nonce of a chain is used up by a transaction and by an authorization
+// alike, and a replacement pays the same if fees alone differ.
+func TestUses(t *testing.T) {
+	use := func(object string) ledger.Use {
+		t.Helper()
+		_, w := walletOf(t, strings.Repeat("46", 32))
+		tx, err := Ledger.Parse([]byte(object))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := tx.Signings([]ledger.Wallet{w})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s[0].Use
+	}
+	base := use(plain)
+	if base.Key != "1:9" || base.Field != "ethereum.nonce" {
+		t.Errorf("uses %+v", base)
+	}
+	if got := use(`{"operation":"authorization","chain_id":"1","nonce":"9","address":"` + payee + `"}`); got.Key != base.Key || got.Pays == base.Pays {
+		t.Errorf("an authorization uses %+v", got)
+	}
+	for _, object := range []string{mail, `{"operation":"message","text":"a"}`, `{"operation":"hash","hash":"0x` + strings.Repeat("11", 32) + `"}`} {
+		if got := use(object); got.Key != "" {
+			t.Errorf("%s uses %+v", object, got)
+		}
+	}
+	for changes, same := range map[string]bool{
+		`{"max_fee_per_gas":"31"}`: true, `{"gas_limit":"30000"}`: true, `{"to":"0x` + strings.Repeat("35", 20) + `"}`: true,
+		`{"access_list":[{"address":"` + payee + `","storage_keys":[]}]}`:                               true,
+		`{"operation":"legacy","gas_price":"7","max_fee_per_gas":null,"max_priority_fee_per_gas":null}`: true,
+		`{"value":"1001"}`: false, `{"data":"0x00"}`: false, `{"to":"0x` + strings.Repeat("36", 20) + `"}`: false, `{"to":null,"create":true,"data":"0x00"}`: false,
+	} {
+		if got := use(with(t, plain, changes)); got.Key != base.Key || (got.Pays == base.Pays) != same {
+			t.Errorf("%s: pays the same %t, want %t", changes, got.Pays == base.Pays, same)
+		}
+	}
+}
+
+func TestRules(t *testing.T) {
+	anyAuth := `{"operation":"authorization","chain_id":"0","nonce":"9","address":"` + payee + `"}`
+	hash := `{"operation":"hash","hash":"0x` + strings.Repeat("11", 32) + `"}`
+	noChain := strings.Replace(mail, `,"chainId":1`, "", 1)
+	for _, c := range []struct{ rules, object, field string }{
+		{``, plain, ""}, {``, mail, ""}, {``, `{"operation":"message","text":"a"}`, ""},
+		{``, hash, "ethereum.hash"}, {`{"hash":true}`, hash, ""},
+		{``, anyAuth, "ethereum.chain_id"}, {`{"any_chain":true}`, anyAuth, ""},
+		{``, noChain, "ethereum.typed_data.domain.chainId"}, {`{"any_chain":true}`, noChain, ""},
+		{`{"chains":["1"]}`, plain, ""}, {`{"chains":["5","10"]}`, plain, "ethereum.chain_id"}, {`{"chains":["5"]}`, mail, "ethereum.typed_data.domain.chainId"},
+		{`{"chains":["5"],"any_chain":true}`, anyAuth, "ethereum.chain_id"},
+		{`{"max_fee":"630000"}`, plain, ""}, {`{"max_fee":"629999"}`, plain, "ethereum.gas_limit"}, {`{"max_fee":"0"}`, mail, ""},
+	} {
+		var raw []byte
+		if c.rules != "" {
+			raw = []byte(c.rules)
+		}
+		rules, err := Ledger.Rules(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := Ledger.Parse([]byte(c.object))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = rules.Allow(tx)
+		ref, _ := reason.As(err)
+		if c.field == "" && err != nil || c.field != "" && (ref == nil || ref.Code != reason.PolicyForbids || ref.Field != c.field) {
+			t.Errorf("%s: %s: %v, want %q", c.rules, c.object, err, c.field)
+		}
+	}
+	for _, bad := range []string{`{"hsh":true}`, `[]`, `{"chains":[]}`, `{"chains":["01"]}`, `{"chains":["0"]}`, `{"chains":[1]}`, `{"max_fee":"1e18"}`, `{"hash":"true"}`, `{"hash":true,"hash":false}`} {
+		if _, err := Ledger.Rules([]byte(bad)); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
+// TestLeadingZeros: where r or s begins with a zero, it is short in the raw transaction
+// and long elsewhere.
+func TestLeadingZeros(t *testing.T) {
+	shortR, shortS := 0, 0
+	for nonce := 0; shortR == 0 || shortS == 0; nonce++ {
+		if nonce == 20000 {
+			t.Fatal("none was found")
+		}
+		a := signed(t, strings.Repeat("46", 32), with(t, plain, `{"nonce":"`+big.NewInt(int64(nonce)).String()+`"}`))
+		var o own
+		if err := json.Unmarshal(a.Own["ethereum"], &o); err != nil {
+			t.Fatal(err)
+		}
+		r, s := strings.HasPrefix(o.R, "0x00"), strings.HasPrefix(o.S, "0x00")
+		if !r && !s {
+			continue
+		}
+		if r {
+			shortR++
+		}
+		if s {
+			shortS++
+		}
+		if len(o.R) != 66 || len(o.S) != 66 || strings.Contains(o.Raw, "a000") {
+			t.Errorf("nonce %d: %s", nonce, a.Own["ethereum"])
+		}
+		if f := explain(a); !f.Signed || len(f.Problems) > 0 {
+			t.Errorf("nonce %d: %+v", nonce, f)
+		}
+	}
+}
+
+// TestExplainTampered: whatever is changed in an answer is noticed.
+func TestExplainTampered(t *testing.T) {
+	other := signed(t, strings.Repeat("47", 32), plain)
+	for _, object := range []string{
+		plain, mail, with(t, plain, `{"to":null,"create":true,"data":"0x6000"}`),
+		with(t, plain, `{"operation":"legacy","gas_price":"7","max_fee_per_gas":null,"max_priority_fee_per_gas":null}`),
+		`{"operation":"message","text":"a"}`, `{"operation":"message","bytes":"0x61"}`, `{"operation":"hash","hash":"0x` + strings.Repeat("11", 32) + `"}`,
+		`{"operation":"authorization","chain_id":"1","nonce":"9","address":"` + payee + `"}`,
+	} {
+		good := signed(t, strings.Repeat("46", 32), object)
+		if f := explain(good); !f.Signed || len(f.Problems) > 0 || len(f.Fields) == 0 {
+			t.Fatalf("%s: %+v", object, f)
+		}
+		bad := func(what string, change func(a *answer.Answer)) {
+			t.Helper()
+			a := *good
+			a.Own = map[string]jsontext.Value{"ethereum": bytes.Clone(good.Own["ethereum"])}
+			change(&a)
+			if f := explain(&a); len(f.Problems) == 0 {
+				t.Errorf("%s: %s is not noticed", object, what)
+			}
+		}
+		bad("another key", func(a *answer.Answer) { a.PublicKey = other.PublicKey })
+		bad("another address", func(a *answer.Answer) { a.Address = other.Address })
+		bad("another signature", func(a *answer.Answer) { a.Signature = other.Signature })
+		bad("another payload", func(a *answer.Answer) { a.Payload += "00" })
+		bad("another algorithm", func(a *answer.Answer) { a.Algorithm = "schnorr-secp256k1-sha256" })
+		bad("another operation", func(a *answer.Answer) { a.Operation = opSetCode })
+		bad("an unknown operation", func(a *answer.Answer) { a.Operation = "eip9999" })
+		bad("an unknown member", func(a *answer.Answer) {
+			a.Own["ethereum"] = jsontext.Value(`{"x":1,` + string(a.Own["ethereum"])[1:])
+		})
+		var members map[string]any
+		if err := json.Unmarshal(good.Own["ethereum"], &members); err != nil {
+			t.Fatal(err)
+		}
+		for name, v := range members {
+			if name == "typed_data" {
+				bad(name, func(a *answer.Answer) {
+					a.Own["ethereum"] = jsontext.Value(strings.Replace(string(a.Own["ethereum"]), `"n":1`, `"n":2`, 1))
+				})
+				continue
+			}
+			bad(name, func(a *answer.Answer) {
+				changed := map[string]any{}
+				for k, v := range members {
+					changed[k] = v
+				}
+				text := v.(string)
+				last := "1"
+				if strings.HasSuffix(text, "1") {
+					last = "2"
+				}
+				changed[name] = text[:len(text)-1] + last
+				b, err := json.Marshal(changed)
+				if err != nil {
+					t.Fatal(err)
+				}
+				a.Own["ethereum"] = b
+			})
+		}
+	}
+}
+
+// TestGolden: the same bytes on every machine, whatever its byte order.
+func TestGolden(t *testing.T) {
+	var out bytes.Buffer
+	for _, v := range vectors {
+		a := signed(t, v.key, v.request)
+		out.WriteString(v.name + "\n" + a.Payload + "\n" + string(a.Own["ethereum"]) + "\n")
+	}
+	const name = "testdata/answers.txt"
+	if os.Getenv("SIGNDROP_UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(name, out.Bytes(), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("got\n%s", out.Bytes())
+	}
+}
+
+// TestDecode: what is not the one encoding of its content is not read.
+func TestDecode(t *testing.T) {
+	for in, ok := range map[string]bool{
+		"80": true, "c0": true, "7f": true, "8180": true, "83646f67": true, "c88363617483646f67": true, "b838" + strings.Repeat("00", 56): true,
+		"": false, "81": false, "817f": false, "8000": false, "b837" + strings.Repeat("00", 55): false, "b90038" + strings.Repeat("00", 56): false,
+		"c1": false, "c281": false, "bfffffffffffffffff": false, "ffffffffffffffffff": false, "c18180": false,
+		strings.Repeat("c1", 9) + "c0": false,
+	} {
+		b, err := hex.DecodeString(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decode(b); (err == nil) != ok {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}
+
+// encodeItem writes an item once more.
+func encodeItem(it item) []byte {
+	if !it.list {
+		return appendString(nil, it.bytes)
+	}
+	var body []byte
+	for _, sub := range it.items {
+		body = append(body, encodeItem(sub)...)
+	}
+	return appendList(nil, body)
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{"c88363617483646f67", "b838" + strings.Repeat("00", 56), "f83a" + strings.Repeat("80", 58)} {
+		b, _ := hex.DecodeString(s)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		it, err := decode(b)
+		if err == nil && !bytes.Equal(encodeItem(it), b) {
+			t.Errorf("%x is read as %x", b, encodeItem(it))
+		}
+	})
+}
+
+// FuzzParse: whatever is accepted is signed, explained without a problem, and parsed to
+// the same again.
+func FuzzParse(f *testing.F) {
+	for _, v := range vectors {
+		f.Add([]byte(v.request))
+	}
+	f.Add([]byte(mail))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		tx, err := Ledger.Parse(bytes.Clone(data))
+		if err != nil {
+			if _, ok := reason.As(err); !ok || tx != nil {
+				t.Fatalf("%v with %v", tx, err)
+			}
+			return
+		}
+		p := tx.(*Tx)
+		if p.from != nil {
+			return
+		}
+		// The request's parser has seen to this.
+		if v := jsontext.Value(data); !v.IsValid() {
+			return
+		}
+		a := signed(t, strings.Repeat("46", 32), string(data))
+		if found := explain(a); !found.Signed || len(found.Problems) > 0 {
+			t.Errorf("%s: %+v", data, found)
+		}
+		again, err := Ledger.Parse(data)
+		if err != nil || again.Payload() != tx.Payload() {
+			t.Errorf("%s: not the same twice", data)
+		}
+	})
+}
+
+func BenchmarkSignings(b *testing.B) {
+	_, w := walletOf(b, strings.Repeat("46", 32))
+	ws := []ledger.Wallet{w}
+	sig := "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	b.ReportAllocs()
+	for b.Loop() {
+		tx, err := Ledger.Parse([]byte(plain))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := tx.Signings(ws); err != nil {
+			b.Fatal(err)
+		}
+		var a answer.Signed
+		tx.Answer(&a, ws, []string{sig})
+	}
+}

@@ -1,0 +1,25 @@
+// Package ledgers lists the ledgers that the appliance knows. A new one is a package
+// of its own and a line here.
+package ledgers
+
+import (
+	"signdrop/appliance/ethereum"
+	"signdrop/appliance/ledger"
+	"signdrop/appliance/metacoin"
+)
+
+// All are the ledgers, in the order in which they are named to people.
+var All = []*ledger.Ledger{
+	&metacoin.Ledger,
+	&ethereum.Ledger,
+}
+
+// Find returns the ledger of this name, nil for none.
+func Find(name string) *ledger.Ledger {
+	for _, l := range All {
+		if l.Name == name {
+			return l
+		}
+	}
+	return nil
+}
