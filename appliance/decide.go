@@ -49,7 +49,8 @@ type task struct {
 	kept     bool            // the answer is kept, since it cannot be made again
 
 	refused   bool
-	product   [][]byte // the answer, or the reason
+	product   [][]byte     // the answer, or the reason
+	files     []spool.File // further files, which the answer names
 	events    []*journal.Event
 	approvals []*policy.Approval
 }
@@ -265,6 +266,9 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 	if t.batch() {
 		return a.answerBatch(c, t, asker)
 	}
+	if ending := t.document(); ending != "" {
+		return a.answerDocument(c, t, asker, ending)
+	}
 	o := a.judge(c, t, t.text, answer.Head{Request: t.digest})
 	defer o.wipe()
 	a.approve(c, o, t)
@@ -316,7 +320,7 @@ func nameTaken() *reason.Refusal {
 // refuse makes the task a refusal. Codes that are final are remembered, with all
 // that the reason said, so that the same bytes get the same reason.
 func (t *task) refuse(asker *auth.Asker, reference string, r *reason.Refusal) {
-	t.refused, t.wipe = true, r.Code == reason.SecretInTheClear
+	t.refused, t.wipe, t.files, t.kept = true, r.Code == reason.SecretInTheClear, nil, false
 	h := answer.Head{Reference: reference}
 	if t.it.Data != nil {
 		h.Request = t.digest
@@ -393,7 +397,8 @@ type outcome struct {
 
 	event  journal.Event
 	answer []byte
-	kept   bool // the answer cannot be made again
+	files  []spool.File // further ones, which the answer names; see filesMember
+	kept   bool         // the answer cannot be made again
 }
 
 func (o *outcome) wipe() {

@@ -58,16 +58,19 @@ func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
 		t.product = [][]byte{answer.AppendRefusal(nil, h, t.it.SafeName(), r)}
 		return nil
 	}
-	kept, err := a.keptAnswer(c.name, t.digest, known.Result)
+	kept, files, err := a.keptAnswer(c.name, t.digest, known.Result)
 	if err != nil {
 		return &unreadable{err}
 	}
 	if kept != nil {
-		t.product = [][]byte{kept}
+		t.product, t.files = [][]byte{kept}, files
 		return nil
 	}
 	if known.Kind == "answered" {
 		return a.rebuildBatch(c, t, known)
+	}
+	if t.document() != "" {
+		return errors.New("the answer that was kept is missing")
 	}
 	o, err := a.rebuildOne(c, t.text, answer.Head{Request: t.digest}, known)
 	if err != nil {

@@ -213,6 +213,7 @@ type Answer struct {
 	Text       string         `json:"text"`
 	Bytes      string         `json:"bytes"`     // base64
 	Encrypted  string         `json:"encrypted"` // age, armoured
+	Files      []FileEntry    `json:"files"`
 	Threshold  int            `json:"threshold"`
 	Admins     []string       `json:"admins"` // fingerprints
 }

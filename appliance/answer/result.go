@@ -40,6 +40,15 @@ func appendMembers(dst []byte, members []Member) []byte {
 	return append(dst, "}\n"...)
 }
 
+// FileEntry names a further file of an answer. Without the name of the request in it,
+// since the same bytes under another name get the same answer: beside
+// pay.result.json the file lies as pay-signed.psbt, see spool.Beside.
+type FileEntry struct {
+	Ending string `json:"ending"` // as "-signed.psbt"
+	Size   int64  `json:"size"`   // bytes
+	SHA256 string `json:"sha256"` // hexadecimal
+}
+
 // WalletEntry is a wallet in the answer to wallet.list.
 type WalletEntry struct {
 	Wallet    string `json:"wallet"`

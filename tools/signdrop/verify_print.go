@@ -94,6 +94,9 @@ func (v *verify) details(f *proof.Finding) {
 	if len(f.AlsoMeans) > 0 {
 		row("", "the same signature can be used for these operations")
 	}
+	for _, e := range a.Files {
+		row("file", fmt.Sprintf("NAME%s, %s, SHA-256 %s", e.Ending, plural(int(e.Size), "byte"), e.SHA256))
+	}
 	row("request", v.requestNote(a))
 	row("hint", a.Hint)
 	if a.Type == answer.TypeRefusal && a.Retry {
