@@ -23,6 +23,7 @@ import (
 	"signdrop/appliance/setup"
 	"signdrop/keyfs"
 	"signdrop/keyfs/datakey"
+	"signdrop/keyfs/hd"
 	"signdrop/spool"
 )
 
@@ -461,14 +462,25 @@ func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) e
 		}
 	}
 	switch req.Type {
-	case request.Sign, request.WalletBind, request.WalletDisable, request.WalletEnable:
+	case request.Sign, request.WalletBind, request.WalletDisable, request.WalletEnable, request.WalletAddress:
 		if o.wallet, err = a.findWallet(owner, req.Wallet); err != nil {
 			return err
 		}
 	}
 	switch req.Type {
+	case request.Sign, request.WalletBind:
+		if o.wallet.HD() {
+			return reason.New(reason.FieldInvalid, "use a wallet with a single key", "an HD wallet signs Bitcoin transactions and nothing else").At("wallet")
+		}
+	}
+	switch req.Type {
 	case request.WalletCreate:
+		if req.Kind != "" {
+			return nil
+		}
 		return checkCurve(req.Curve)
+	case request.WalletAddress:
+		return checkAddresses(o)
 	case request.WalletImport:
 		return a.judgeImport(c, o)
 	case request.DataKeyCreate, request.Encrypt, request.Decrypt:
@@ -613,6 +625,8 @@ func (a *Appliance) keep(c *company, t *task, asker *auth.Asker, os []*outcome, 
 		}
 		switch o.req.Type {
 		case request.Sign, request.WalletCreate:
+		case request.WalletAddress:
+			a.addresses(c, o)
 		case request.DataKeyCreate, request.Encrypt, request.Decrypt:
 			// These take long and change nothing that the others look at.
 			if err := a.dataKeyEffect(c, t, o); err != nil {
@@ -717,7 +731,7 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	var which []*outcome
 	for _, o := range os {
 		if o.refusal == nil && o.req.Type == request.WalletCreate {
-			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve), NotAfter: o.req.WalletNotAfter})
+			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve), Network: hd.Network(o.req.Network), NotAfter: o.req.WalletNotAfter})
 			which = append(which, o)
 		}
 	}
@@ -735,7 +749,9 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	}
 	for i, o := range which {
 		o.wallet = wallets[i]
-		a.created(o)
+		if err := a.created(o); err != nil {
+			a.keyTrouble(c, o, err)
+		}
 	}
 	return nil
 }
@@ -752,11 +768,17 @@ func walletID(appliance, company string, file [32]byte, line int) string {
 	return idPrefix + hex.EncodeToString(h.Sum(nil))[:30]
 }
 
-func (a *Appliance) created(o *outcome) {
+func (a *Appliance) created(o *outcome) (err error) {
 	o.event.Kind, o.event.Type, o.event.Wallet = "created", request.WalletCreate, o.wallet.ID()
 	ans := walletAnswer(o)
 	ans.Address = "" // it has none when it is created, whatever it has now
+	if o.wallet.HD() {
+		if ans.Bitcoin, err = treeMembers(o.wallet); err != nil {
+			return err
+		}
+	}
 	o.answer = ans.AppendCreated(nil)
+	return nil
 }
 
 func (a *Appliance) bind(c *company, o *outcome) error {

@@ -160,7 +160,13 @@ func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, ev *journ
 		}
 		a.signed(o, plan, ev.Signature)
 	case request.WalletCreate:
-		a.created(o)
+		if err := a.created(o); err != nil {
+			return nil, err
+		}
+	case request.WalletAddress:
+		if err := a.addressed(o); err != nil {
+			return nil, err
+		}
 	case request.WalletBind:
 		a.bound(o)
 	default:

@@ -47,6 +47,7 @@ type Signed struct {
 type Wallet struct {
 	Head
 	Wallet, Address, Curve, PublicKey string
+	Bitcoin                           []Member // what an HD wallet has beside these
 	Submit                            []byte
 }
 
@@ -142,6 +143,7 @@ func (w *Wallet) append(dst []byte) []byte {
 	dst = optional(dst, "address", w.Address)
 	dst = member(dst, "curve", w.Curve)
 	dst = member(dst, "public_key", w.PublicKey)
+	dst = appendValues(dst, w.Bitcoin)
 	return end(dst, w.Submit)
 }
 
@@ -214,8 +216,15 @@ type Answer struct {
 	Bytes      string         `json:"bytes"`     // base64
 	Encrypted  string         `json:"encrypted"` // age, armoured
 	Files      []FileEntry    `json:"files"`
-	Threshold  int            `json:"threshold"`
-	Admins     []string       `json:"admins"` // fingerprints
+
+	Kind        string         `json:"kind"`
+	Network     string         `json:"network"`
+	Fingerprint string         `json:"fingerprint"` // of a master key, hexadecimal
+	Accounts    []AccountEntry `json:"accounts"`
+	Addresses   []AddressEntry `json:"addresses"`
+
+	Threshold int      `json:"threshold"`
+	Admins    []string `json:"admins"` // fingerprints
 }
 
 // Submit is what the ledger's node takes.
