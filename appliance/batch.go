@@ -87,7 +87,7 @@ func (t *task) tooMuch(os []*outcome, asker *auth.Asker) bool {
 			continue
 		}
 		switch o.req.Type {
-		case request.DataKeyCreate, request.Decrypt, request.WalletList, request.CompanyList:
+		case request.DataKeyCreate, request.Decrypt, request.WalletList, request.WalletAddress, request.CompanyList:
 			slow++
 		case request.Sign, request.WalletCreate, request.WalletBind, request.Encrypt:
 		default:

@@ -37,7 +37,7 @@ func (a *Appliance) make(t *task) error {
 			return err
 		}
 	}
-	err := a.spool.Make(t.it, t.refused, t.product)
+	err := a.spool.Make(t.it, t.refused, t.product, t.files...)
 	t.made = err == nil
 	return err
 }
@@ -116,6 +116,14 @@ func (a *Appliance) record(group []*task) error {
 			return err
 		}
 	}
+	return a.syncSince(failed)
+}
+
+// sync makes durable what was written before.
+func (a *Appliance) sync() error { return a.syncSince(a.vol.failed.Load()) }
+
+// syncSince is sync for what was written since so many syncs had failed.
+func (a *Appliance) syncSince(failed uint64) error {
 	a.counts.Syncs++
 	err := a.vol.Sync()
 	if err == nil && a.vol.failed.Load() != failed {
@@ -126,13 +134,33 @@ func (a *Appliance) record(group []*task) error {
 
 // publish makes the answers visible. It returns what has to be recorded anew,
 // since another answer has taken the name. One goroutine at a time publishes, and
-// nothing is synced meanwhile but new wallets.
+// nothing is synced meanwhile but new wallets and further files.
+//
+// Further files are durable before the first answer of the group is visible, so
+// that no power cut can leave an answer that names what is not there. That takes one
+// more sync for a group that has some.
 //
 // Crash: some are visible and some are not; all are on record. The requests are in
 // work/ and are answered again with the same bytes.
 func (a *Appliance) publish(group []*task) (again []*task) {
-	for _, t := range group {
-		err := a.spool.Publish(t.it)
+	errs := make([]error, len(group))
+	laid := false
+	for i, t := range group {
+		var any bool
+		any, errs[i] = a.spool.Lay(t.it)
+		laid = laid || any
+	}
+	if laid {
+		if err := a.sync(); err != nil {
+			a.fail(fmt.Errorf("syncing further files of answers: %w", err))
+			return nil // nothing of the group is retired: the next start publishes it
+		}
+	}
+	for i, t := range group {
+		err := errs[i]
+		if err == nil {
+			err = a.spool.Publish(t.it)
+		}
 		switch {
 		case err == nil:
 			a.published = append(a.published, t)
@@ -160,13 +188,7 @@ func (a *Appliance) settle() (done []*task, err error) {
 	if len(a.published) == 0 {
 		return nil, nil
 	}
-	failed := a.vol.failed.Load()
-	a.counts.Syncs++
-	err = a.vol.Sync()
-	if err == nil && a.vol.failed.Load() != failed {
-		err = errors.New("another sync has failed meanwhile")
-	}
-	if err != nil {
+	if err = a.sync(); err != nil {
 		// What was published may be lost with the next power cut, so nothing is
 		// retired: the next start publishes it again.
 		return nil, fmt.Errorf("syncing what was published: %w", err)

@@ -1,6 +1,7 @@
 package appliance_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -115,7 +116,9 @@ func newScene(t testing.TB) *scene {
 	}
 	w, w2, w3 := wallet("first.result.json"), wallet("second.result.json"), wallet("third.result.json")
 	drop("old.json", testbed.Transfer(w, "old"))
+	drop("past.json", []byte(`{"type":"wallet.create","kind":"hd","network":"main"}`))
 	must(round(v, false))
+	tree := wallet("past.result.json")
 
 	// The inbox.
 	pay := testbed.Transfer(w, "pay")
@@ -139,6 +142,15 @@ func newScene(t testing.TB) *scene {
 	must(err)
 	drop("import.json.age", sealFor(id.Recipient(), importRequest(t, "imported")))
 	drop("clear.json", []byte(importRequest(t, "exposed")))
+	drop("tree.json", []byte(`{"type":"wallet.create","kind":"hd","network":"test"}`))
+	drop("words.json.age", sealFor(id.Recipient(), `{"type":"wallet.import","words":"`+vectorWords+`","network":"main"}`))
+	drop("addr.json", fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2tr","count":2}`, tree))
+	document := func(how, text string) []byte { return fmt.Appendf(nil, "%s\n%s\n%s\n", w, how, text) }
+	drop("coin.psbt", document("whole", "coin"))
+	drop("half.psbt", document("half", "half"))
+	drop("again.psbt", document("whole", "coin")) // the same bytes: the same answer and files
+	drop("old.psbt", document("whole", "old"))    // the name is taken
+	drop("no.psbt", []byte("no document"))
 	command := func(name, text string, signers ...*testbed.Partner) {
 		for i, p := range signers {
 			ns := auth.NamespaceAdmin
@@ -231,6 +243,10 @@ func (s *scene) finish(v *modelfs.Volume) error {
 	}
 	if list := v.List("spool/admin/inbox"); len(list) > 0 {
 		return fmt.Errorf("after recovery the administrators' inbox holds %q", list)
+	}
+	signed, _ := v.ReadFile("spool/acme/outbox/coin-signed.psbt")
+	if again, _ := v.ReadFile("spool/acme/outbox/again-signed.psbt"); len(signed) > 0 && len(again) > 0 && !bytes.Equal(signed, again) {
+		return errors.New("the same document got two answers")
 	}
 	for _, name := range []string{"j%20unk", "link.json", "alone.json.sig", "unsigned.json"} {
 		if !v.Exists("spool/acme/rejected/" + name) {

@@ -24,6 +24,7 @@ import (
 	"signdrop/appliance/setup"
 	"signdrop/keyfs"
 	"signdrop/keyfs/datakey"
+	"signdrop/keyfs/hd"
 	"signdrop/spool"
 )
 
@@ -50,7 +51,8 @@ type task struct {
 	kept     bool            // the answer is kept, since it cannot be made again
 
 	refused   bool
-	product   [][]byte // the answer, or the reason
+	product   [][]byte     // the answer, or the reason
+	files     []spool.File // further files, which the answer names
 	events    []*journal.Event
 	approvals []*policy.Approval
 }
@@ -266,6 +268,9 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 	if t.batch() {
 		return a.answerBatch(c, t, asker)
 	}
+	if ending := t.document(); ending != "" {
+		return a.answerDocument(c, t, asker, ending)
+	}
 	o := a.judge(c, t, t.text, answer.Head{Request: t.digest})
 	defer o.wipe()
 	a.approve(c, o, t)
@@ -317,7 +322,7 @@ func nameTaken() *reason.Refusal {
 // refuse makes the task a refusal. Codes that are final are remembered, with all
 // that the reason said, so that the same bytes get the same reason.
 func (t *task) refuse(asker *auth.Asker, reference string, r *reason.Refusal) {
-	t.refused, t.wipe = true, r.Code == reason.SecretInTheClear
+	t.refused, t.wipe, t.files, t.kept = true, r.Code == reason.SecretInTheClear, nil, false
 	h := answer.Head{Reference: reference}
 	if t.it.Data != nil {
 		h.Request = t.digest
@@ -423,7 +428,8 @@ type outcome struct {
 	event  journal.Event
 	more   []journal.Event // of a request that has several signatures, the others'
 	answer []byte
-	kept   bool // the answer cannot be made again
+	files  []spool.File // further ones, which the answer names; see filesMember
+	kept   bool         // the answer cannot be made again
 }
 
 // signer returns the wallet with this number in the plan.
@@ -494,9 +500,15 @@ func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) e
 		}
 	}
 	switch req.Type {
-	case request.Sign, request.WalletBind, request.WalletDisable, request.WalletEnable:
+	case request.Sign, request.WalletBind, request.WalletDisable, request.WalletEnable, request.WalletAddress:
 		if o.wallet, err = a.findWallet(owner, req.Wallet); err != nil {
 			return err
+		}
+	}
+	switch req.Type {
+	case request.Sign, request.WalletBind:
+		if o.wallet.HD() {
+			return reason.New(reason.FieldInvalid, "use a wallet with a single key", "an HD wallet signs Bitcoin transactions and nothing else").At("wallet")
 		}
 	}
 	switch req.Type {
@@ -504,7 +516,12 @@ func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) e
 		o.plan, err = policy.NewPlan(req, walletView(c, o.wallet))
 		return err
 	case request.WalletCreate:
+		if req.Kind != "" {
+			return nil
+		}
 		return checkCurve(req.Curve)
+	case request.WalletAddress:
+		return checkAddresses(o)
 	case request.WalletImport:
 		return a.judgeImport(c, o)
 	case request.DataKeyCreate, request.Encrypt, request.Decrypt:
@@ -661,6 +678,8 @@ func (a *Appliance) keep(c *company, t *task, asker *auth.Asker, os []*outcome, 
 		}
 		switch o.req.Type {
 		case request.Sign, request.WalletCreate:
+		case request.WalletAddress:
+			a.addresses(c, o)
 		case request.DataKeyCreate, request.Encrypt, request.Decrypt:
 			// These take long and change nothing that the others look at.
 			if err := a.dataKeyEffect(c, t, o); err != nil {
@@ -784,7 +803,7 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	var which []*outcome
 	for _, o := range os {
 		if o.refusal == nil && o.req.Type == request.WalletCreate {
-			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve), NotAfter: o.req.WalletNotAfter})
+			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve), Network: hd.Network(o.req.Network), NotAfter: o.req.WalletNotAfter})
 			which = append(which, o)
 		}
 	}
@@ -802,7 +821,9 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	}
 	for i, o := range which {
 		o.wallet = wallets[i]
-		a.created(o)
+		if err := a.created(o); err != nil {
+			a.keyTrouble(c, o, err)
+		}
 	}
 	return nil
 }
@@ -819,11 +840,17 @@ func walletID(appliance, company string, file [32]byte, line int) string {
 	return idPrefix + hex.EncodeToString(h.Sum(nil))[:30]
 }
 
-func (a *Appliance) created(o *outcome) {
+func (a *Appliance) created(o *outcome) (err error) {
 	o.event.Kind, o.event.Type, o.event.Wallet = "created", request.WalletCreate, o.wallet.ID()
 	ans := walletAnswer(o)
 	ans.Address = "" // it has none when it is created, whatever it has now
+	if o.wallet.HD() {
+		if ans.Bitcoin, err = treeMembers(o.wallet); err != nil {
+			return err
+		}
+	}
 	o.answer = ans.AppendCreated(nil)
+	return nil
 }
 
 func (a *Appliance) bind(c *company, o *outcome) error {

@@ -58,16 +58,19 @@ func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
 		t.product = [][]byte{answer.AppendRefusal(nil, h, t.it.SafeName(), r)}
 		return nil
 	}
-	kept, err := a.keptAnswer(c.name, t.digest, known.Result)
+	kept, files, err := a.keptAnswer(c.name, t.digest, known.Result)
 	if err != nil {
 		return &unreadable{err}
 	}
 	if kept != nil {
-		t.product = [][]byte{kept}
+		t.product, t.files = [][]byte{kept}, files
 		return nil
 	}
 	if known.Kind == "answered" {
 		return a.rebuildBatch(c, t, known)
+	}
+	if t.document() != "" {
+		return errors.New("the answer that was kept is missing")
 	}
 	events := []*journal.Event{known}
 	if known.Kind == "signed" && known.Signature == "" {
@@ -193,7 +196,13 @@ func (a *Appliance) rebuildOne(c *company, data []byte, h answer.Head, events []
 		}
 		a.signed(o, sigs)
 	case request.WalletCreate:
-		a.created(o)
+		if err := a.created(o); err != nil {
+			return nil, err
+		}
+	case request.WalletAddress:
+		if err := a.addressed(o); err != nil {
+			return nil, err
+		}
 	case request.WalletBind:
 		a.bound(o)
 	default:

@@ -11,6 +11,7 @@ import (
 	"filippo.io/age/armor"
 
 	"signdrop/appliance/reason"
+	"signdrop/keyfs/hd"
 	"signdrop/spool"
 )
 
@@ -55,10 +56,10 @@ func (a *Appliance) unseal(t *task) *reason.Refusal {
 }
 
 // secretMarks are what a file in the clear must not have: private keys, and the
-// fields of requests that hold a secret.
+// fields of requests that hold a secret. Those of Bitcoin's wallets package hd knows.
 var (
 	secretMarks  = [][]byte{[]byte("PRIVATE KEY-----"), []byte("AGE-SECRET-KEY-")}
-	secretFields = [][]byte{[]byte(`"passphrase"`), []byte(`"private_key"`)}
+	secretFields = [][]byte{[]byte(`"passphrase"`), []byte(`"private_key"`), []byte(`"words"`)}
 )
 
 // maxPeek is how much of a file that is refused unread is searched for secrets, in
@@ -97,7 +98,7 @@ func holdsSecret(data []byte) bool {
 			rest = after
 		}
 	}
-	return false
+	return hd.HoldsSecret(data)
 }
 
 // exposure is the refusal of a secret in the clear.

@@ -141,6 +141,7 @@ func (a *Appliance) serial(ctx context.Context) error {
 			}
 			if err == nil {
 				group = a.publish(group)
+				err = a.failed()
 			}
 		}
 		if err != nil {

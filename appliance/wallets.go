@@ -12,17 +12,27 @@ import (
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
 	"signdrop/keyfs"
+	"signdrop/keyfs/hd"
 )
 
 // judgeImport checks a key that was made elsewhere before anything is done.
 func (a *Appliance) judgeImport(c *company, o *outcome) error {
+	if o.req.Words != nil {
+		return a.judgeWords(o)
+	}
 	key, err := keyfs.ParsePrivateKey(o.req.PrivateKey)
+	if err == nil {
+		key, err = key.On(hd.Network(o.req.Network))
+	}
 	if err != nil {
-		return reason.New(reason.FieldInvalid, "give PEM, SEC 1 (EC PRIVATE KEY) or PKCS#8 (PRIVATE KEY), on P-256, P-384, P-521 or secp256k1",
+		return reason.New(reason.FieldInvalid, "give PEM, SEC 1 (EC PRIVATE KEY) or PKCS#8 (PRIVATE KEY), on P-256, P-384, P-521 or secp256k1, or a key in WIF or a master key as xprv, of the network that is named",
 			"this is not a private key that can be imported").At("private_key")
 	}
 	if o.req.Address == "" {
 		return nil
+	}
+	if key.Network() != "" {
+		return reason.New(reason.FieldUnknown, "leave the address out", "an HD wallet has no address of Metacoin").At("address")
 	}
 	if !metacoin.ValidAddress(o.req.Address) {
 		return reason.New(reason.FieldInvalid, "copy the address that Metacoin gave", "this is not a Metacoin address").At("address")
@@ -54,6 +64,7 @@ func (a *Appliance) importWallet(c *company, o *outcome, file [32]byte) error {
 	defer clear(o.req.PrivateKey)
 	ws, err := a.keys.Import(c.name, []keyfs.ImportSpec{{
 		ID: walletID(a.cfg.ID, c.name, file, o.head.Line), PrivateKeyPEM: o.req.PrivateKey, NotAfter: o.req.WalletNotAfter,
+		Network: hd.Network(o.req.Network),
 	}}, a.vol)
 	if fault := a.keyFault(c, o, err); fault != nil || o.refusal != nil {
 		return fault
@@ -71,9 +82,17 @@ func (a *Appliance) importWallet(c *company, o *outcome, file [32]byte) error {
 	}
 	o.wallet = w
 	ans := walletAnswer(o)
-	o.done("imported", answer.Member{Name: "wallet", Value: ans.Wallet}, answer.Member{Name: "address", Value: o.req.Address},
-		answer.Member{Name: "curve", Value: ans.Curve}, answer.Member{Name: "public_key", Value: ans.PublicKey},
-		answer.Member{Name: "not_after", Value: zulu(w.NotAfter())})
+	members := []answer.Member{{Name: "wallet", Value: ans.Wallet}, {Name: "address", Value: o.req.Address},
+		{Name: "curve", Value: ans.Curve}, {Name: "public_key", Value: ans.PublicKey}}
+	if w.HD() {
+		tree, err := treeMembers(w)
+		if err != nil {
+			a.keyTrouble(c, o, err)
+			return nil
+		}
+		members = append(members, tree...)
+	}
+	o.done("imported", append(members, answer.Member{Name: "not_after", Value: zulu(w.NotAfter())})...)
 	return nil
 }
 
@@ -169,7 +188,11 @@ func (a *Appliance) listWallets(c *company, o *outcome) error {
 		e := answer.WalletEntry{
 			Wallet: w.ID, Address: w.Address, Curve: string(w.Curve), PublicKey: w.PublicPEM,
 			Addresses: addresses(ledger.Wallet{ID: w.ID, Curve: string(w.Curve), PublicPEM: w.PublicPEM, Address: w.Address}),
-			Status:    keyfs.StatusActive, NotAfter: zulu(w.NotAfter),
+			Network:   string(w.Network), Master: w.Fingerprint,
+			Status: keyfs.StatusActive, NotAfter: zulu(w.NotAfter),
+		}
+		if w.Network != "" {
+			e.Kind = request.KindHD
 		}
 		var last time.Time
 		if e.Signed, last, err = a.journal.Uses(c.name, w.ID); err != nil {

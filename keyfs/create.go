@@ -1,7 +1,6 @@
 package keyfs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"signdrop/keyfs/hd"
 	"signdrop/spool/durable"
 )
 
@@ -17,6 +17,9 @@ import (
 type Spec struct {
 	ID    string
 	Curve Curve
+
+	// Network makes it an HD wallet of this network. Curve may be left out then.
+	Network hd.Network
 
 	// NotAfter is the time until which the wallet is meant to sign, the zero
 	// Time for ever. It is kept in whole seconds, cut off, and only kept: Sign
@@ -39,6 +42,12 @@ type Spec struct {
 func (s *Store) Create(company string, specs []Spec, vol durable.FS) ([]*Wallet, error) {
 	plans := make([]plan, len(specs))
 	for i, spec := range specs {
+		if spec.Network != "" {
+			if !spec.Network.Known() || spec.Curve != "" && spec.Curve != Secp256k1 {
+				return nil, fmt.Errorf("wallet %s: an HD wallet of network %q on curve %q: %w", spec.ID, spec.Network, spec.Curve, ErrInvalid)
+			}
+			spec.Curve = Secp256k1
+		}
 		if err := checkCurve(spec.Curve); err != nil {
 			return nil, err
 		}
@@ -46,7 +55,7 @@ func (s *Store) Create(company string, specs []Spec, vol durable.FS) ([]*Wallet,
 		if err != nil {
 			return nil, fmt.Errorf("wallet %s: %w", spec.ID, err)
 		}
-		plans[i] = plan{id: spec.ID, curve: spec.Curve, notAfter: end}
+		plans[i] = plan{id: spec.ID, curve: spec.Curve, network: spec.Network, notAfter: end}
 	}
 	return s.makeAll(company, plans, vol)
 }
@@ -55,8 +64,9 @@ func (s *Store) Create(company string, specs []Spec, vol durable.FS) ([]*Wallet,
 type plan struct {
 	id       string
 	curve    Curve
-	notAfter string // as in wallet.json
-	key      key    // nil to draw one
+	network  hd.Network // of an HD wallet
+	notAfter string     // as in wallet.json
+	key      key        // nil to draw one
 }
 
 // makeAll is Create and Import.
@@ -85,6 +95,9 @@ func (s *Store) makeAll(company string, plans []plan, vol durable.FS) ([]*Wallet
 		b.cleanUp()
 		return nil, fmt.Errorf("making wallets of company %s: %w", company, err)
 	}
+	for _, w := range b.wallets {
+		s.bitcoin.add(w.id, w.rec)
+	}
 	read := s.cache.now()
 	wallets := make([]*Wallet, len(plans))
 	for i, p := range plans {
@@ -108,9 +121,11 @@ func checkPlans(company string, plans []plan) error {
 			first[p.id] = p
 		case f.curve != p.curve:
 			return fmt.Errorf("wallet %s is asked for on %s and on %s: %w", p.id, f.curve, p.curve, ErrCurve)
+		case f.network != p.network:
+			return fmt.Errorf("wallet %s is asked for with two kinds or networks: %w", p.id, ErrOther)
 		case f.notAfter != p.notAfter:
 			return fmt.Errorf("wallet %s is asked for with two times of not_after: %w", p.id, ErrOther)
-		case p.key != nil && !bytes.Equal(f.key.point(), p.key.point()):
+		case p.key != nil && !sameKey(f.key, p.key):
 			return fmt.Errorf("wallet %s is to have two keys: %w", p.id, ErrOther)
 		}
 	}
@@ -187,10 +202,12 @@ func (b *batch) find(p plan) error {
 		return err
 	}
 	switch {
-	case p.key != nil && !bytes.Equal(w.key.point(), p.key.point()):
+	case p.key != nil && !sameKey(w.key, p.key):
 		return fmt.Errorf("wallet %s has another key: %w", w.id, ErrOther)
 	case w.Curve() != p.curve:
 		return fmt.Errorf("wallet %s is on %s, not on %s: %w", w.id, w.Curve(), p.curve, ErrCurve)
+	case w.rec.Network != p.network:
+		return fmt.Errorf("wallet %s is of another kind or network: %w", w.id, ErrOther)
 	case w.rec.NotAfter != p.notAfter:
 		return fmt.Errorf("wallet %s has another not_after: %w", w.id, ErrOther)
 	}
@@ -252,11 +269,16 @@ func (b *batch) prepare(p plan) (*Wallet, []byte, error) {
 	k := p.key
 	if k == nil {
 		var err error
-		if k, err = drawKey(p.curve, b.store.random); err != nil {
+		if p.network != "" {
+			k, err = drawMaster(p.network, b.store.random)
+		} else {
+			k, err = drawKey(p.curve, b.store.random)
+		}
+		if err != nil {
 			return nil, nil, err
 		}
 	}
-	rec := record{ID: p.id, Curve: p.curve, PublicKey: encodePublic(k), Status: statusActive, NotAfter: p.notAfter}
+	rec := newRecord(p.id, k, p.notAfter)
 	keyText := encodeKey(k)
 	w, err := b.store.parse(walletID{b.company, p.id}, rec.encode(), keyText)
 	if err != nil {
@@ -264,6 +286,16 @@ func (b *batch) prepare(p plan) (*Wallet, []byte, error) {
 		return nil, nil, fmt.Errorf("%w: %w", ErrFault, err)
 	}
 	return w, keyText, nil
+}
+
+// newRecord is the wallet.json of an active wallet with a key.
+func newRecord(id string, k key, notAfter string) record {
+	rec := record{ID: id, Curve: k.curve(), PublicKey: encodePublic(k), Status: statusActive, NotAfter: notAfter}
+	if h, ok := hdOf(k); ok {
+		rec.Kind, rec.Network = kindHD, h.network
+		rec.Fingerprint, rec.XPub = h.master.Fingerprint().String(), h.xpub()
+	}
+	return rec
 }
 
 func (b *batch) write(id string, wallet, keyText []byte) error {

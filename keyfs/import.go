@@ -10,11 +10,38 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
 
+	"signdrop/keyfs/hd"
 	"signdrop/spool/durable"
 )
 
 // Imported is a private key that was made elsewhere, checked.
-type Imported struct{ key key }
+type Imported struct {
+	key     key
+	written hd.Network // that it was written for, "" if that is not told
+}
+
+// Network returns the network of the master key of an HD wallet, "" for a single key.
+func (i Imported) Network() hd.Network {
+	if h, ok := hdOf(i.key); ok {
+		return h.network
+	}
+	return ""
+}
+
+// On says of which network the key is meant to be, "" for what it was written for. The
+// error is ErrPrivateKey where it was written for another, or for none.
+func (i Imported) On(n hd.Network) (Imported, error) {
+	if n == "" {
+		return i, nil
+	}
+	if i.written == "" || !i.written.Like(n) {
+		return Imported{}, fmt.Errorf("%w: %w", ErrPrivateKey, errImportNetwork)
+	}
+	if h, ok := hdOf(i.key); ok {
+		i.key = &hdKey{h.secpKey, h.master, n}
+	}
+	return i, nil
+}
 
 // Curve returns the key's curve.
 func (i Imported) Curve() Curve { return i.key.curve() }
@@ -28,6 +55,10 @@ type ImportSpec struct {
 	ID            string
 	PrivateKeyPEM []byte    // see ParsePrivateKey; the caller wipes it
 	NotAfter      time.Time // see Spec
+
+	// Network is that of an HD wallet, of which a key written for the test networks
+	// does not tell; "" for what the key says.
+	Network hd.Network
 }
 
 // Import is Create for keys that were made elsewhere. It keeps Create's promises:
@@ -43,6 +74,9 @@ func (s *Store) Import(company string, specs []ImportSpec, vol durable.FS) ([]*W
 			return nil, err
 		}
 		k, err := ParsePrivateKey(spec.PrivateKeyPEM)
+		if err == nil {
+			k, err = k.On(spec.Network)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("wallet %s: %w", spec.ID, err)
 		}
@@ -50,7 +84,7 @@ func (s *Store) Import(company string, specs []ImportSpec, vol durable.FS) ([]*W
 		if err != nil {
 			return nil, fmt.Errorf("wallet %s: %w", spec.ID, err)
 		}
-		plans[i] = plan{id: spec.ID, curve: k.Curve(), notAfter: end, key: k.key}
+		plans[i] = plan{id: spec.ID, curve: k.Curve(), network: k.Network(), notAfter: end, key: k.key}
 	}
 	return s.makeAll(company, plans, vol)
 }
@@ -75,6 +109,9 @@ var (
 	errImportCurve   = errors.New("it is not on P-256, P-384, P-521 or secp256k1, named by its name")
 	errImportCurves  = errors.New("it names two different curves")
 
+	errImportMaster  = errors.New("it is not the master key of its tree: its depth is not 0")
+	errImportNetwork = errors.New("it is not written for this network")
+
 	errImportVersion  = errors.New("it is not a PKCS#8 key of version 0")
 	errImportTrailing = errors.New("it has bytes after the end of the key, or attributes")
 	errImportScalar   = errors.New("its private number is not in the curve's range or not in its full size")
@@ -88,17 +125,71 @@ var (
 //	                 precede it, as openssl ecparam writes, and must name the same
 //	PRIVATE KEY      PKCS#8 version 0 (RFC 5958)
 //
+//	BIP32 PRIVATE KEY   the master key of an HD wallet, as key.pem has it
+//
 // on P-256, P-384, P-521 or secp256k1, with LF or CRLF; the last line break may be
-// missing. The private number has the curve's full size. If the file holds the
+// missing. Or it is one line of base58: a key on secp256k1 in WIF, for a compressed
+// public key, or an extended private key of BIP-32 that is a master key (xprv, tprv).
+// In PEM The private number has the curve's full size. If the file holds the
 // public key too, in any of the forms of SEC 1, it must be that of the number.
 // Nothing else may be in the file. The error is ErrPrivateKey and never holds a
 // byte of it. The caller wipes text.
 func ParsePrivateKey(text []byte) (Imported, error) {
-	k, err := parseImport(text)
+	i, err := parseBase58(bytes.TrimSpace(text))
+	if err == nil && i.key == nil {
+		i.key, err = parseImport(text)
+		i.written = i.Network()
+	}
 	if err != nil {
 		return Imported{}, fmt.Errorf("%w: %w", ErrPrivateKey, err)
 	}
-	return Imported{k}, nil
+	return i, nil
+}
+
+// parseBase58 reads a key as Bitcoin's wallets write it. What is not meant as one gives
+// none.
+func parseBase58(text []byte) (Imported, error) {
+	if len(text) < 40 || len(text) > 120 || bytes.ContainsAny(text, " -\r\n") {
+		return Imported{}, nil
+	}
+	if hd.IsExtended(string(text)) {
+		m, n, err := hd.Parse(string(text))
+		switch {
+		case err != nil:
+			return Imported{}, err
+		case !m.IsMaster():
+			return Imported{}, errImportMaster
+		}
+		return Imported{newHDKey(m, n), n}, nil
+	}
+	number, n, err := hd.ParseWIF(string(text))
+	if err != nil {
+		return Imported{}, err
+	}
+	defer clear(number)
+	k, ok := newKey(Secp256k1, number)
+	if !ok {
+		return Imported{}, errImportScalar
+	}
+	return Imported{k, n}, nil
+}
+
+// KeyOfWords returns the master key that words of BIP-39 and a passphrase stand for, as
+// text for ParsePrivateKey. The caller wipes all three. The error is ErrPrivateKey.
+func KeyOfWords(words, passphrase []byte, n hd.Network) ([]byte, error) {
+	if !n.Known() {
+		return nil, fmt.Errorf("%w: %w", ErrPrivateKey, errImportNetwork)
+	}
+	seed, err := hd.SeedOfWords(words, passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPrivateKey, err)
+	}
+	defer clear(seed)
+	m, err := hd.Master(seed)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPrivateKey, err)
+	}
+	return encodeHD(newHDKey(m, n)), nil
 }
 
 func parseImport(text []byte) (key, error) {
@@ -145,6 +236,12 @@ func parseImport(text []byte) (key, error) {
 		return parseSEC1(block.Bytes, "", named)
 	case privateType:
 		return parseForeignPKCS8(block.Bytes)
+	case hdType:
+		h, err := parseHD(block.Bytes)
+		if err != nil {
+			return nil, errImportMaster
+		}
+		return h, nil
 	case encryptedType:
 		return nil, errImportCrypted
 	}

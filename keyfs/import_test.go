@@ -187,14 +187,14 @@ func TestImport(t *testing.T) {
 		specs []keyfs.ImportSpec
 		want  error
 	}{
-		{"another key", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none}, {"W_0", newKey(t, keyfs.P256), end}}, keyfs.ErrOther},
-		{"another curve", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none}, {"W_0", newKey(t, keyfs.P384), end}}, keyfs.ErrOther},
-		{"another end", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none}, {"W_0", specs[0].PrivateKeyPEM, later}}, keyfs.ErrOther},
-		{"no end", []keyfs.ImportSpec{{"W_0", specs[0].PrivateKeyPEM, none}}, keyfs.ErrOther},
-		{"two keys", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none}, {"W_9", newKey(t, keyfs.P256), none}}, keyfs.ErrOther},
-		{"a bad key", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none}, {"W_8", []byte("x"), none}}, keyfs.ErrPrivateKey},
-		{"a bad id", []keyfs.ImportSpec{{"../W_9", newKey(t, keyfs.P256), none}}, keyfs.ErrInvalid},
-		{"a mistaken end", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), time.Unix(-1, 0)}}, keyfs.ErrInvalid},
+		{"another key", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none, ""}, {"W_0", newKey(t, keyfs.P256), end, ""}}, keyfs.ErrOther},
+		{"another curve", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none, ""}, {"W_0", newKey(t, keyfs.P384), end, ""}}, keyfs.ErrOther},
+		{"another end", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none, ""}, {"W_0", specs[0].PrivateKeyPEM, later, ""}}, keyfs.ErrOther},
+		{"no end", []keyfs.ImportSpec{{"W_0", specs[0].PrivateKeyPEM, none, ""}}, keyfs.ErrOther},
+		{"two keys", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none, ""}, {"W_9", newKey(t, keyfs.P256), none, ""}}, keyfs.ErrOther},
+		{"a bad key", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), none, ""}, {"W_8", []byte("x"), none, ""}}, keyfs.ErrPrivateKey},
+		{"a bad id", []keyfs.ImportSpec{{"../W_9", newKey(t, keyfs.P256), none, ""}}, keyfs.ErrInvalid},
+		{"a mistaken end", []keyfs.ImportSpec{{"W_9", newKey(t, keyfs.P256), time.Unix(-1, 0), ""}}, keyfs.ErrInvalid},
 	} {
 		ws, err := s.Import(company, c.specs, v.fs)
 		if ws != nil || !errors.Is(err, c.want) {

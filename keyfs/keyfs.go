@@ -15,18 +15,25 @@
 //	    └── addresses/<address>               0400, the wallet's id and a newline
 //
 // key.pem is PKCS#8 (RFC 5958, version 0) in PEM, for secp256k1 too, which
-// OpenSSL reads and Go's crypto/x509 does not. wallet.json holds what is public:
+// OpenSSL reads and Go's crypto/x509 does not; that of an HD wallet is the master key of
+// a BIP-32 tree. wallet.json holds what is public:
 //
 //	{
 //	  "id": "W_…",
+//	  "kind": "hd",
+//	  "network": "main",
 //	  "curve": "P-384",
 //	  "public_key": "-----BEGIN PUBLIC KEY-----\n…",
+//	  "fingerprint": "73c5da0a",
+//	  "xpub": "xpub661My…",
 //	  "status": "active",
 //	  "not_after": "2027-12-31T23:59:59Z",
 //	  "address": "MT…"
 //	}
 //
-// status is "active" or "disabled"; not_after is left out of a wallet without an
+// kind, network, fingerprint and xpub are those of an HD wallet, whose public_key is
+// that of its master key; other wallets have none of them. status is "active" or
+// "disabled"; not_after is left out of a wallet without an
 // end, and address until the wallet is bound. Both files are read strictly: what is read would be written with the
 // same bytes, and anything else is damage. The file under addresses finds a
 // wallet by its address with one open. It counts only if the wallet says the same:
@@ -95,6 +102,10 @@ var (
 	// address.
 	ErrBound = errors.New("bound already")
 
+	// ErrHD: the wallet is an HD wallet and signs inputs of transactions only, or it
+	// is none and has no keys at paths.
+	ErrHD = errors.New("what is asked for is not done with a wallet of this kind")
+
 	// ErrDisabled: the wallet's status forbids signing.
 	ErrDisabled = errors.New("the wallet is disabled")
 
@@ -146,6 +157,7 @@ type Store struct {
 	random  io.Reader
 	euid    uint32
 	cache   *cache
+	bitcoin bitcoinIndexes
 
 	write   sync.Mutex // held by whatever changes files, from beginning to end
 	stopped error      // the failed sync behind ErrRestart; guarded by write

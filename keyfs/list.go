@@ -7,17 +7,21 @@ import (
 	"slices"
 	"time"
 
+	"signdrop/keyfs/hd"
 	"signdrop/spool/durable"
 )
 
 // Summary is what a wallet's wallet.json says.
 type Summary struct {
-	ID        string
-	Curve     Curve
-	PublicPEM string
-	Active    bool
-	NotAfter  time.Time // the zero Time for none
-	Address   string    // "" for none
+	ID      string
+	Curve   Curve
+	Network hd.Network // of an HD wallet, "" for others
+
+	Fingerprint string // of an HD wallet's master key
+	PublicPEM   string
+	Active      bool
+	NotAfter    time.Time // the zero Time for none
+	Address     string    // "" for none
 
 	// Damage says why wallet.json cannot be read; all but the ID is unset then.
 	// The key is not looked at.
@@ -58,7 +62,7 @@ func (s *Store) List(company, after string, max int) ([]Summary, error) {
 			return nil, fmt.Errorf("listing the wallets of company %s: %w", company, err)
 		}
 		list = append(list, Summary{
-			ID: id, Curve: rec.Curve, PublicPEM: rec.PublicKey,
+			ID: id, Curve: rec.Curve, Network: rec.Network, Fingerprint: rec.Fingerprint, PublicPEM: rec.PublicKey,
 			Active: rec.Status == statusActive, NotAfter: rec.notAfter(), Address: rec.Address,
 		})
 	}

@@ -49,8 +49,12 @@ var (
 	errPublicHalf = errors.New("holds a public key that is not that of its private key")
 )
 
-// encodeKey writes a private key as PKCS#8 in PEM. The caller wipes it.
+// encodeKey writes a private key as PKCS#8 in PEM, and a master key in the form of
+// encodeHD. The caller wipes it.
 func encodeKey(k key) []byte {
+	if h, ok := hdOf(k); ok {
+		return encodeHD(h)
+	}
 	scalar := k.scalar()
 	defer clear(scalar)
 	// Neither buffer grows, so that none leaves a copy behind: a P-521 key
@@ -100,16 +104,23 @@ func parseKey(text []byte) (key, error) {
 	switch {
 	case block == nil:
 		return nil, errNotPEM
-	case block.Type != privateType:
+	case block.Type != privateType && block.Type != hdType:
 		clear(block.Bytes)
 		return nil, errPEMType
 	}
 	defer clear(block.Bytes)
 	// Text before or after the block, headers, other line lengths.
-	again := encodePEM(privateType, block.Bytes)
+	again := encodePEM(block.Type, block.Bytes)
 	defer clear(again)
 	if !bytes.Equal(again, text) {
 		return nil, errPEMBeside
+	}
+	if block.Type == hdType {
+		h, err := parseHD(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		return h, nil
 	}
 	return parsePKCS8(block.Bytes)
 }

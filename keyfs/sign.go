@@ -69,11 +69,14 @@ func ParseRecheck(s string) (Recheck, error) {
 }
 
 // Sign signs a digest. The same wallet, scheme and digest always give the same
-// bytes. Errors: ErrCurve, ErrDigest, ErrDisabled, and ErrFault with no byte of
-// the signature.
+// bytes. Errors: ErrCurve, ErrDigest, ErrHD, ErrDisabled, and ErrFault with no byte
+// of the signature.
 func (w *Wallet) Sign(scheme Scheme, digest []byte) ([]byte, error) {
 	if err := fits(scheme, w.Curve(), len(digest)); err != nil {
 		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, err)
+	}
+	if w.HD() {
+		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, ErrHD)
 	}
 	if !w.Active() {
 		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, ErrDisabled)
@@ -81,22 +84,32 @@ func (w *Wallet) Sign(scheme Scheme, digest []byte) ([]byte, error) {
 	if w.store.isFaulty(w.id) {
 		return nil, fmt.Errorf("signing with wallet %s, which failed before: %w", w.id, ErrFault)
 	}
-	sig, err := w.key.sign(scheme, digest)
+	sig, err := w.checked(w.key, w.public, scheme, digest)
+	if err != nil {
+		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, err)
+	}
+	return sig, nil
+}
+
+// checked signs with a key of the wallet and checks the signature. The only error is
+// ErrFault.
+func (w *Wallet) checked(k key, p public, scheme Scheme, digest []byte) ([]byte, error) {
+	sig, err := k.sign(scheme, digest)
 	// A key that was checked and a digest that fits leave no room for an error.
 	good := err == nil
 	if good {
 		switch w.store.recheck {
 		case RecheckVerify:
-			good = w.public.verify(scheme, digest, sig)
+			good = p.verify(scheme, digest, sig)
 		case RecheckRepeat:
-			again, err := w.key.sign(scheme, digest)
+			again, err := k.sign(scheme, digest)
 			good = err == nil && bytes.Equal(again, sig)
 		}
 	}
 	if !good {
 		clear(sig)
 		w.store.markFaulty(w.id)
-		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, ErrFault)
+		return nil, ErrFault
 	}
 	return sig, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"signdrop/keyfs/hd"
 	"signdrop/spool/durable"
 )
 
@@ -46,12 +47,16 @@ func (w *Wallet) addressID() walletID { return walletID{w.id.company, w.rec.Addr
 
 // record is the content of wallet.json.
 type record struct {
-	ID        string `json:"id"`
-	Curve     Curve  `json:"curve"`
-	PublicKey string `json:"public_key"` // PEM; only what equals the key's own is accepted
-	Status    string `json:"status"`
-	NotAfter  string `json:"not_after,omitempty"`
-	Address   string `json:"address,omitempty"`
+	ID          string     `json:"id"`
+	Kind        string     `json:"kind,omitempty"`    // "hd", or "" for a single key
+	Network     hd.Network `json:"network,omitempty"` // of an HD wallet
+	Curve       Curve      `json:"curve"`
+	PublicKey   string     `json:"public_key"`            // PEM; only what equals the key's own is accepted
+	Fingerprint string     `json:"fingerprint,omitempty"` // of an HD wallet's master key, and likewise
+	XPub        string     `json:"xpub,omitempty"`        // its extended public key
+	Status      string     `json:"status"`
+	NotAfter    string     `json:"not_after,omitempty"`
+	Address     string     `json:"address,omitempty"`
 }
 
 const (
@@ -117,6 +122,11 @@ func parseRecord(text []byte) (record, error) {
 		return record{}, errors.New("has an id that is not one")
 	case !r.Curve.Known():
 		return record{}, errors.New("has a curve that is not known")
+	case r.Kind != "" && r.Kind != kindHD:
+		return record{}, errors.New("has a kind that is not known")
+	case r.Kind == "" && (r.Network != "" || r.Fingerprint != "" || r.XPub != ""),
+		r.Kind == kindHD && (!r.Network.Known() || r.Curve != Secp256k1 || !validFingerprint(r.Fingerprint)):
+		return record{}, errors.New("has a network or fingerprint that does not fit its kind")
 	case r.Status != statusActive && r.Status != statusDisabled:
 		return record{}, errors.New("has a status that is neither active nor disabled")
 	case !validNotAfter(r.NotAfter):
@@ -129,6 +139,11 @@ func parseRecord(text []byte) (record, error) {
 		return record{}, errors.New("is not in the form in which it was written")
 	}
 	return r, nil
+}
+
+func validFingerprint(s string) bool {
+	_, ok := hd.ParseFingerprint(s)
+	return ok
 }
 
 func validNotAfter(s string) bool {
@@ -331,11 +346,24 @@ func (s *Store) parse(name walletID, wallet, keyText []byte) (*Wallet, error) {
 	if err != nil {
 		return nil, &Damaged{keyAt, err.Error(), restoreKey}
 	}
+	h, isHD := hdOf(k)
+	if isHD != (rec.Kind == kindHD) {
+		return nil, &Damaged{keyAt, "is a key of another kind than wallet.json says", restoreBoth}
+	}
 	if k.curve() != rec.Curve {
 		return nil, &Damaged{keyAt, fmt.Sprintf("is a key on %s, and wallet.json says %s", k.curve(), rec.Curve), restoreBoth}
 	}
 	if encodePublic(k) != rec.PublicKey {
 		return nil, &Damaged{keyAt, "is not the key whose public key wallet.json holds", restoreBoth}
+	}
+	if isHD {
+		if !h.network.Like(rec.Network) {
+			return nil, &Damaged{keyAt, "is a key of another network than wallet.json says", restoreBoth}
+		}
+		h.network = rec.Network // nobody else has this key yet
+		if h.xpub() != rec.XPub || h.master.Fingerprint().String() != rec.Fingerprint {
+			return nil, &Damaged{keyAt, "is not the key whose xpub and fingerprint wallet.json holds", restoreBoth}
+		}
 	}
 	public, err := newPublic(k.curve(), k.point())
 	if err != nil {

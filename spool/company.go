@@ -518,7 +518,7 @@ func (c *company) refuseName(it *Item, info durable.Info) {
 		it.Refusal = notAFile(info.Mode)
 	default:
 		it.Refusal = reason.New(reason.NameNotAllowed,
-			"use letters, digits, dot, dash and underscore, at most 200, ending in .json or .jsonl",
+			"use letters, digits, dot, dash and underscore, at most 200, ending in .json, .jsonl or .psbt",
 			"the name is not one that a request may have")
 	}
 }

@@ -9,6 +9,11 @@ import (
 type Type struct {
 	Suffix string // with the dot, lower case
 	Max    int64  // bytes
+
+	// Further are the endings of the files that an answer may have beside
+	// NAME.result.json: NAME-signed.psbt has "-signed.psbt". No two requests share
+	// one of these names that do not share the name of their answer.
+	Further []string
 }
 
 // DefaultTypes are the requests that the appliance takes. A longer suffix comes
@@ -19,9 +24,14 @@ var DefaultTypes = []Type{
 	{Suffix: ".json" + ageSuffix, Max: 2 << 20},
 	{Suffix: ".jsonl", Max: 64 << 20},
 	{Suffix: ".json", Max: 1 << 20},
+	// A transaction of 2 MiB in hexadecimal, with line breaks.
+	{Suffix: psbtSuffix, Max: 4<<20 + 128<<10, Further: []string{"-signed.psbt", "-part.psbt", "-final.txn"}},
 }
 
-const ageSuffix = ".age"
+const (
+	ageSuffix  = ".age"
+	psbtSuffix = ".psbt"
+)
 
 // SigSuffix ends the name of the file that holds a request's signature.
 const SigSuffix = ".sig"
@@ -89,7 +99,7 @@ func plain(name string, max int) bool {
 // sigOf finds the request that a signature's name belongs to: NAME.sig, or
 // NAME.<label>.sig with a label of letters, digits, _ and -. Where both readings
 // are possible the first one counts: pay.json.age.sig is the signature of
-// pay.json.age, so age, json and jsonl are no labels.
+// pay.json.age, so age, json, jsonl and psbt are no labels.
 func sigOf(name string) (request, label string, ok bool) {
 	base, ok := strings.CutSuffix(name, SigSuffix)
 	if !ok {
@@ -160,10 +170,49 @@ func stem(types []Type, name string) (base, suffix string) {
 // AnswerName is the outbox name of the answer to a request: pay.json is answered
 // by pay.result.json, run.jsonl by run.result.jsonl. An encrypted request is
 // answered under the same name as one that is not: pay.json.age by
-// pay.result.json.
+// pay.result.json, and so is pay.psbt.
 func AnswerName(name string) string {
 	base, suffix := stem(DefaultTypes, name)
-	return base + ".result" + strings.TrimSuffix(suffix, ageSuffix)
+	suffix = strings.TrimSuffix(suffix, ageSuffix)
+	if suffix == psbtSuffix {
+		suffix = ".json"
+	}
+	return base + ".result" + suffix
+}
+
+// FurtherName is the outbox name of a further file of the answer to a request, by
+// the ending that its type names.
+func FurtherName(name, ending string) string {
+	base, _ := stem(DefaultTypes, name)
+	return base + ending
+}
+
+// Beside is the outbox name of a further file by the name of the answer that it lies
+// beside: pay.result.json and -signed.psbt give pay-signed.psbt. It is "" where
+// there can be none: no answer has this name, or no file the ending. The ending may
+// come from a stranger.
+func Beside(answer, ending string) string {
+	base, ok := strings.CutSuffix(answer, ".result.json")
+	if !ok || !plain(base, maxName) || !strings.HasPrefix(ending, "-") || !plain("x"+ending, maxEnding) {
+		return ""
+	}
+	return base + ending
+}
+
+// maxEnding is more than the ending of a further file has, in bytes.
+const maxEnding = 32
+
+// FurtherOf is the reverse of Beside: the name of the answer that a name in the
+// outbox lies beside, "" if it is not the name of a further file.
+func FurtherOf(name string) (answer string) {
+	for _, t := range DefaultTypes {
+		for _, ending := range t.Further {
+			if base, ok := strings.CutSuffix(name, ending); ok && base != "" {
+				return base + ".result.json"
+			}
+		}
+	}
+	return ""
 }
 
 // StatusSuffix ends the name of a file in outbox/ that is no answer, see Spool.Status.

@@ -21,6 +21,11 @@
 //	work/.made/<number>               made, not recorded: of no worth
 //	spool/<company>/outbox/…          published
 //
+// An answer may have further files, such as NAME-signed.psbt beside NAME.result.json,
+// which names them with their digests. They are laid first and the answer is
+// published when they are durable: what lies there without it does not count, and
+// what it names is there.
+//
 // outbox/NAME.status.json is no state: it is a courtesy that may be lost.
 //
 // A name moves from state to state by a rename that never replaces, so it is in
@@ -32,6 +37,7 @@
 // The caller brings the order that makes this safe, for a group of items at once:
 //
 //	Claim → Make → record → sync → Publish → sync → Retire
+//	                          Lay → sync ↗            with further files
 //
 // Until the first sync nothing is visible. Publish makes answers visible; they
 // are durable after the second sync, and only then may the request leave work/.
@@ -212,11 +218,25 @@ type Item struct {
 	key     string
 	out     bool // not released
 	product [][]byte
+	further []*further
 	refused bool
 	forget  bool
 	told    bool   // Status was called for it
 	made    string // name in work/.made, "" if none
 	base    string // where a refused item goes in rejected/
+}
+
+// File is a further file of an answer.
+type File struct {
+	Ending string // one of its type's; see FurtherName
+	Data   []byte
+}
+
+// further is a further file on its way.
+type further struct {
+	File
+	made string // name in work/.made, "" if none
+	laid bool   // moved to the outbox by this process
 }
 
 // Signature is a further signature of a request.
@@ -760,12 +780,21 @@ func (c *company) sigBack(request, label string) error {
 }
 
 // Occupied reports whether something lies in the outbox under the name that the
-// item's answer would have.
+// item's answer would have, or under one that a further file of it could have.
 func (s *Spool) Occupied(it *Item) (bool, error) {
 	c := it.co
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	_, err := c.outbox.Stat(AnswerName(it.Name))
+	taken, err := lies(c.outbox, AnswerName(it.Name))
+	t, _ := typeOf(DefaultTypes, it.Name)
+	for i := 0; !taken && err == nil && i < len(t.Further); i++ {
+		taken, err = lies(c.outbox, FurtherName(it.Name, t.Further[i]))
+	}
+	return taken, err
+}
+
+func lies(d durable.Dir, name string) (bool, error) {
+	_, err := d.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -815,16 +844,28 @@ func copyName(base string, i int) string {
 	return fmt.Sprintf("%s.%d", base, i)
 }
 
-// Make writes the item's answer, or the reason why it was refused, where nobody
-// sees it. Nothing is durable yet.
-func (s *Spool) Make(it *Item, refused bool, product [][]byte) error {
-	it.product, it.refused = product, refused
-	name, err := s.write(it.co, product)
-	if err != nil {
-		return fmt.Errorf("making the answer: %w", err)
+// Make writes the item's answer with its further files, or the reason why it was
+// refused, where nobody sees it. Nothing is durable yet.
+func (s *Spool) Make(it *Item, refused bool, product [][]byte, files ...File) (err error) {
+	it.product, it.refused, it.further = product, refused, nil
+	defer func() {
+		if err != nil {
+			s.Unmake(it)
+			err = fmt.Errorf("making the answer: %w", err)
+		}
+	}()
+	for _, f := range files {
+		if t, _ := typeOf(DefaultTypes, it.Name); refused || !slices.Contains(t.Further, f.Ending) {
+			return fmt.Errorf("%s cannot have a file %s", it.SafeName(), f.Ending)
+		}
+		made, err := s.write(it.co, [][]byte{f.Data})
+		if err != nil {
+			return err
+		}
+		it.further = append(it.further, &further{File: f, made: made})
 	}
-	it.made = name
-	return nil
+	it.made, err = s.write(it.co, product)
+	return err
 }
 
 // write writes a file for a company's outbox into work/.made.
@@ -877,6 +918,65 @@ func (s *Spool) Unmake(it *Item) {
 		s.unwrite(it.co, it.made)
 		it.made = ""
 	}
+	for _, f := range it.further {
+		if f.made != "" {
+			s.unwrite(it.co, f.made)
+			f.made = ""
+		}
+	}
+}
+
+// Lay gives the answer's further files their names in the outbox. It reports whether
+// there are any: they must be durable before Publish. Like Publish it never replaces
+// and is content with what it finds done; if one of the names is taken by other
+// bytes, or that of the answer, it is ErrTaken, and none of the files stays that it
+// has laid. It may be called again after any other error.
+//
+// Crash: some are visible and some are not, and the answer that names them is not.
+// The request is still in work/.
+func (s *Spool) Lay(it *Item) (any bool, err error) {
+	if len(it.further) == 0 {
+		return false, nil
+	}
+	c := it.co
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	same, err := equal(c.outbox, AnswerName(it.Name), it.product)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("looking for the answer's name: %w", err)
+	}
+	if err == nil && !same {
+		return false, ErrTaken
+	}
+	for _, f := range it.further {
+		if f.made == "" {
+			continue // laid by an earlier call
+		}
+		moved, same, err := s.place(it, &f.made, [][]byte{f.Data}, c.outbox, FurtherName(it.Name, f.Ending))
+		f.laid = moved
+		if err == nil && !same {
+			s.lift(it)
+			err = ErrTaken
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// lift takes back the further files that this process has laid, since the answer
+// that was to name them is not going to be published.
+func (s *Spool) lift(it *Item) {
+	for _, f := range it.further {
+		if !f.laid {
+			continue
+		}
+		f.laid = false
+		if err := it.co.outbox.Remove(FurtherName(it.Name, f.Ending)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.cfg.Warn(it.Company, "taking back a file whose answer is not published", err)
+		}
+	}
 }
 
 // Publish gives the answer its name in the outbox, or the reason its name in
@@ -900,16 +1000,17 @@ func (s *Spool) Publish(it *Item) error {
 func (s *Spool) publish(it *Item) error {
 	c := it.co
 	if !it.refused {
-		same, err := s.place(it, c.outbox, AnswerName(it.Name))
+		_, same, err := s.place(it, &it.made, it.product, c.outbox, AnswerName(it.Name))
 		if err == nil && !same {
 			err = ErrTaken
+			s.lift(it)
 		}
 		return err
 	}
 	base, suffix := it.rejectedName()
 	for i := 1; i < maxCopies; i++ {
 		it.base = copyName(base, i)
-		same, err := s.place(it, c.rejected, it.base+ReasonSuffix)
+		_, same, err := s.place(it, &it.made, it.product, c.rejected, it.base+ReasonSuffix)
 		if err != nil {
 			return err
 		}
@@ -955,25 +1056,26 @@ func (it *Item) SafeName() string {
 	return SafeName(it.Name, maxName, fmt.Sprintf("%x", it.info.Ino))
 }
 
-// place moves the made answer to d/name. It reports same if it lies there now,
-// put there by this call or before.
-func (s *Spool) place(it *Item, d durable.Dir, name string) (same bool, err error) {
-	err = s.made.Move(it.made, d, name)
+// place moves what was made of parts, and is called *made in work/.made, to d/name.
+// It reports same if it lies there now, and moved if this call has put it there.
+func (s *Spool) place(it *Item, made *string, parts [][]byte, d durable.Dir, name string) (moved, same bool, err error) {
+	err = s.made.Move(*made, d, name)
 	if err == nil {
-		it.made = ""
-		return true, nil
+		*made = ""
+		return true, true, nil
 	}
 	if !errors.Is(err, fs.ErrExist) {
-		return false, fmt.Errorf("publishing: %w", err)
+		return false, false, fmt.Errorf("publishing: %w", err)
 	}
-	same, err = equal(d, name, it.product)
+	same, err = equal(d, name, parts)
 	if err != nil {
-		return false, fmt.Errorf("comparing with what lies there: %w", err)
+		return false, false, fmt.Errorf("comparing with what lies there: %w", err)
 	}
 	if same {
-		s.Unmake(it)
+		s.unwrite(it.co, *made)
+		*made = ""
 	}
-	return same, nil
+	return false, same, nil
 }
 
 // equal reports whether the file holds exactly the bytes of parts.
@@ -1038,7 +1140,7 @@ func (s *Spool) retire(it *Item, tag string) error {
 	if it.forget {
 		clear(it.Data)
 	}
-	it.product, it.Data, it.Sig, it.More = nil, nil, nil, nil
+	it.product, it.further, it.Data, it.Sig, it.More = nil, nil, nil, nil, nil
 	away := func(name, suffix string) error {
 		if it.refused {
 			return s.putAway(c.work, name, c.rejected, it.base+suffix)

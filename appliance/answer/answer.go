@@ -50,6 +50,7 @@ type Signed struct {
 type Wallet struct {
 	Head
 	Wallet, Address, Curve, PublicKey string
+	Bitcoin                           []Member // what an HD wallet has beside these
 	Submit                            []byte
 }
 
@@ -152,6 +153,7 @@ func (w *Wallet) append(dst []byte) []byte {
 	dst = optional(dst, "address", w.Address)
 	dst = member(dst, "curve", w.Curve)
 	dst = member(dst, "public_key", w.PublicKey)
+	dst = appendValues(dst, w.Bitcoin)
 	return end(dst, w.Submit)
 }
 
@@ -224,8 +226,16 @@ type Answer struct {
 	Text       string         `json:"text"`
 	Bytes      string         `json:"bytes"`     // base64
 	Encrypted  string         `json:"encrypted"` // age, armoured
-	Threshold  int            `json:"threshold"`
-	Admins     []string       `json:"admins"` // fingerprints
+	Files      []FileEntry    `json:"files"`
+
+	Kind        string         `json:"kind"`
+	Network     string         `json:"network"`
+	Fingerprint string         `json:"fingerprint"` // of a master key, hexadecimal
+	Accounts    []AccountEntry `json:"accounts"`
+	Addresses   []AddressEntry `json:"addresses"`
+
+	Threshold int      `json:"threshold"`
+	Admins    []string `json:"admins"` // fingerprints
 
 	// Own is what a ledger says in a member that is called as Ledger says, and nil
 	// where it says nothing.

@@ -24,6 +24,10 @@ func AppendStatus(dst []byte, h Head, members ...Member) []byte {
 }
 
 func appendMembers(dst []byte, members []Member) []byte {
+	return append(appendValues(dst, members), "}\n"...)
+}
+
+func appendValues(dst []byte, members []Member) []byte {
 	for _, m := range members {
 		if m.Value == "" {
 			continue
@@ -37,7 +41,31 @@ func appendMembers(dst []byte, members []Member) []byte {
 		dst = append(dst, `":`...)
 		dst = append(dst, v...)
 	}
-	return append(dst, "}\n"...)
+	return dst
+}
+
+// AccountEntry is an account of an HD wallet, or the one key of another.
+type AccountEntry struct {
+	Script     string `json:"script"`         // "p2pkh", "p2sh-p2wpkh", "p2wpkh" or "p2tr"
+	Path       string `json:"path,omitempty"` // as m/84h/0h/0h
+	XPub       string `json:"xpub,omitempty"` // BIP-32
+	Descriptor string `json:"descriptor"`     // BIP-380, with its checksum
+}
+
+// AddressEntry is an address of a wallet.
+type AddressEntry struct {
+	Address   string `json:"address"`
+	Path      string `json:"path,omitempty"`
+	PublicKey string `json:"public_key"` // 33 bytes, hexadecimal
+}
+
+// FileEntry names a further file of an answer. Without the name of the request in it,
+// since the same bytes under another name get the same answer: beside
+// pay.result.json the file lies as pay-signed.psbt, see spool.Beside.
+type FileEntry struct {
+	Ending string `json:"ending"` // as "-signed.psbt"
+	Size   int64  `json:"size"`   // bytes
+	SHA256 string `json:"sha256"` // hexadecimal
 }
 
 // WalletEntry is a wallet in the answer to wallet.list.
@@ -45,7 +73,10 @@ type WalletEntry struct {
 	Wallet    string `json:"wallet"`
 	Address   string `json:"address,omitempty"`
 	Curve     string `json:"curve,omitempty"`
-	PublicKey string `json:"public_key,omitempty"` // PEM
+	Kind      string `json:"kind,omitempty"`
+	Network   string `json:"network,omitempty"`
+	Master    string `json:"fingerprint,omitempty"` // of an HD wallet
+	PublicKey string `json:"public_key,omitempty"`  // PEM
 	// Addresses are those that follow from the public key, by their ledgers' names.
 	Addresses map[string]string `json:"addresses,omitempty"`
 	Status    string            `json:"status"`              // "active", "disabled" or "damaged"

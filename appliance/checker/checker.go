@@ -11,6 +11,8 @@
 //     every answer that is visible says what the record says, byte for byte.
 //   - Nothing is visible that is not on record, and every signature that is visible
 //     verifies with the public key beside it.
+//   - An answer that names further files has them all beside it, byte for byte; none
+//     of them is visible that no answer on record names.
 //   - No wallet and nonce has two signed texts.
 //   - The journal is whole.
 //   - At rest: nothing is left in work/, and no temporary file anywhere.
@@ -53,8 +55,9 @@ type check struct {
 	errs    []error
 	report  Report
 	verdict map[requestKey]*journal.Event
-	result  map[[32]byte]bool // digests of all answers on record
-	at      map[place]bool    // what lies where
+	result  map[[32]byte]bool   // digests of all answers on record
+	at      map[place]bool      // what lies where
+	further map[furtherKey]bool // the further files that answers on record name
 
 	verify func(*answer.Answer) error
 }
@@ -63,6 +66,9 @@ type requestKey struct {
 	company string
 	digest  [32]byte
 }
+
+// furtherKey is a further file by its ending and its bytes.
+type furtherKey struct{ company, ending, digest string }
 
 // place is a request's bytes in a state, under the name that the partner gave.
 type place struct {
@@ -102,6 +108,7 @@ func Check(vol durable.FS, drops []Drop, atRest bool, verify func(*answer.Answer
 	c := &check{
 		root: root, verify: verify,
 		verdict: map[requestKey]*journal.Event{}, result: map[[32]byte]bool{}, at: map[place]bool{},
+		further: map[furtherKey]bool{},
 	}
 	c.journal()
 	companies := map[string]bool{}
@@ -111,7 +118,8 @@ func Check(vol durable.FS, drops []Drop, atRest bool, verify func(*answer.Answer
 	for name := range companies {
 		c.files(name, inInbox, "spool", name, "inbox")
 		c.files(name, inWork, "work", name)
-		c.outbox(name)
+		c.kept(name)
+		c.outbox(name, atRest)
 		c.rejected(name)
 	}
 	c.archive()
@@ -209,16 +217,58 @@ func (c *check) files(company, state string, path ...string) {
 	}, path...)
 }
 
+// kept notes the further files of the answers that were kept and are on record.
+func (c *check) kept(company string) {
+	d, err := durable.SubPath(c.root, "kept", company)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		c.fault("opening kept/%s: %w", company, err)
+		return
+	}
+	defer d.Close()
+	err = durable.Walk(d, func(e durable.Entry) error {
+		c.each(func(name string, data []byte) {
+			if !c.result[sha256.Sum256(data)] {
+				return
+			}
+			if a, err := answer.Parse(data); err == nil {
+				for _, f := range a.Files {
+					c.further[furtherKey{company, f.Ending, f.SHA256}] = true
+				}
+			}
+		}, "kept", company, e.Name)
+		return nil
+	})
+	if err != nil {
+		c.fault("reading kept/%s: %w", company, err)
+	}
+}
+
 // outbox checks every visible answer.
-func (c *check) outbox(company string) {
+func (c *check) outbox(company string, atRest bool) {
+	there := map[string]string{} // digests of the further files, by name
+	answers := map[string]bool{} // names of the answers
+	named := map[string]string{} // the further files that they name, likewise
 	c.each(func(name string, data []byte) {
 		if name == setup.NoticeFile || strings.HasSuffix(name, spool.StatusSuffix) {
 			return // a courtesy, of which nothing is promised
 		}
 		where := company + "/outbox/" + name
-		if !c.result[sha256.Sum256(data)] {
+		sum := sha256.Sum256(data)
+		if of := spool.FurtherOf(name); of != "" {
+			there[name] = hex.EncodeToString(sum[:])
+			ending := name[len(strings.TrimSuffix(of, ".result.json")):]
+			if !c.further[furtherKey{company, ending, there[name]}] {
+				c.fault("%s is visible, and no answer on record names it", where)
+			}
+			return
+		}
+		if !c.result[sum] {
 			c.fault("%s is visible and not on record", where)
 		}
+		answers[name] = true
 		for _, line := range strings.SplitAfter(string(data), "\n") {
 			if line == "" {
 				continue
@@ -232,6 +282,9 @@ func (c *check) outbox(company string) {
 				if err := c.verify(a); err != nil {
 					c.fault("%s: %w", where, err)
 				}
+			}
+			for _, f := range a.Files {
+				named[spool.Beside(name, f.Ending)] = f.SHA256
 			}
 			digest, err := hex.DecodeString(a.Request)
 			if err != nil || len(digest) != 32 {
@@ -247,6 +300,16 @@ func (c *check) outbox(company string) {
 			}
 		}
 	}, "spool", company, "outbox")
+	for name, digest := range named {
+		if there[name] != digest {
+			c.fault("%s/outbox/%s is named by an answer with digest %s, and what lies there has %q", company, name, digest, there[name])
+		}
+	}
+	for name := range there {
+		if of := spool.FurtherOf(name); atRest && !answers[of] || answers[of] && named[name] == "" {
+			c.fault("%s/outbox/%s lies there, and %s does not name it", company, name, of)
+		}
+	}
 }
 
 // rejected checks every visible reason.

@@ -33,6 +33,7 @@ const (
 	WalletImport  = "wallet.import"
 	WalletBind    = "wallet.bind"
 	WalletList    = "wallet.list"
+	WalletAddress = "wallet.address"
 	WalletDisable = "wallet.disable"
 	WalletEnable  = "wallet.enable"
 	DataKeyCreate = "datakey.create"
@@ -48,6 +49,9 @@ const (
 	AdminsSet      = "admins.set"
 )
 
+// KindHD is the kind of an HD wallet.
+const KindHD = "hd"
+
 // Limits of a request, in bytes unless said otherwise.
 const (
 	MaxReference = 200
@@ -55,9 +59,11 @@ const (
 	MaxLines     = 100_000  // requests in a batch
 	MaxPage      = 1000     // entries of a list's answer
 	MaxKeys      = 100      // public keys that one command gives
+	MaxAddresses = 100      // addresses of one answer
 	maxLine      = 1 << 20  // of one line of a batch
 	maxKey       = 16 << 10 // of a key as text
 	maxPhrase    = 128      // of a passphrase
+	maxWords     = 512      // of 24 words
 )
 
 // Request is one parsed request. What a type does not have is zero.
@@ -70,9 +76,17 @@ type Request struct {
 	Wallet         string    // id, or the address that the wallet is bound to
 	Replace        bool      // sign: another text for the same nonce is meant
 	Curve          string    // wallet.create
+	Kind           string    // wallet.create: "hd", or "" for a single key
+	Network        string    // wallet.create, wallet.import, wallet.address: Bitcoin's
 	Address        string    // wallet.bind, wallet.import
 	WalletNotAfter time.Time // wallet.create, wallet.import: from then on it does not sign
-	PrivateKey     []byte    // wallet.import: PEM; a secret
+	PrivateKey     []byte    // wallet.import: PEM, WIF or an extended key; a secret
+	Words          []byte    // wallet.import: words of BIP-39, in its place; a secret
+	Script         string    // wallet.address: form of the outputs
+	Account        int       // wallet.address
+	Change         bool      // wallet.address: of the chain for change
+	Index          int       // wallet.address: the first
+	Count          int       // wallet.address: how many, 0 for one
 	Tx             ledger.Tx // sign: of one of the ledgers
 	Data           *Data     // sign: or this
 
@@ -81,7 +95,7 @@ type Request struct {
 	Text       string // encrypt: what to encrypt, as text
 	Bytes      []byte // encrypt: the same, as bytes
 	Ciphertext string // decrypt
-	Passphrase []byte // datakey.create, decrypt; a secret
+	Passphrase []byte // datakey.create, decrypt, wallet.import with words; a secret
 	Recipient  string // decrypt: whom the text goes to, encrypted (age)
 	Clear      bool   // decrypt: the text may go out as it is
 
@@ -111,6 +125,7 @@ func (r *Request) Secret() bool {
 // Wipe clears what is secret.
 func (r *Request) Wipe() {
 	clear(r.PrivateKey)
+	clear(r.Words)
 	clear(r.Passphrase)
 }
 
@@ -178,6 +193,14 @@ var table = func() []field {
 		{name: "address", max: 128, read: text(func(r *Request) *string { return &r.Address })},
 		{name: "wallet_not_after", read: moment(func(r *Request) *time.Time { return &r.WalletNotAfter })},
 		{name: "private_key", max: maxKey, read: lines(func(r *Request, s string) { r.PrivateKey = []byte(s) })},
+		{name: "kind", max: 16, read: text(func(r *Request) *string { return &r.Kind })},
+		{name: "network", max: 16, read: text(func(r *Request) *string { return &r.Network })},
+		{name: "words", max: maxWords, read: lines(func(r *Request, s string) { r.Words = []byte(s) })},
+		{name: "script", max: 32, read: text(func(r *Request) *string { return &r.Script })},
+		{name: "account", max: maxStep, read: natural(func(r *Request) *int { return &r.Account })},
+		{name: "change", read: flag(func(r *Request) *bool { return &r.Change })},
+		{name: "index", max: maxStep, read: natural(func(r *Request) *int { return &r.Index })},
+		{name: "count", max: MaxAddresses, read: number(func(r *Request) *int { return &r.Count })},
 		{name: "data", read: readData},
 		{name: "key", max: 64, read: text(func(r *Request) *string { return &r.Key })},
 		{name: "format", max: 32, read: text(func(r *Request) *string { return &r.Format })},
@@ -255,8 +278,9 @@ const (
 
 var shapes = map[string]shape{
 	Sign:          {of("wallet"), of("replace data") | ofLedgers, Partner},
-	WalletCreate:  {of("curve"), of("wallet_not_after"), Partner},
-	WalletImport:  {of("private_key"), of("address wallet_not_after"), Partner},
+	WalletCreate:  {0, of("curve kind network wallet_not_after"), Partner},
+	WalletImport:  {0, of("private_key words passphrase network address wallet_not_after"), Partner},
+	WalletAddress: {of("wallet script"), of("network account change index count"), Partner},
 	WalletBind:    {of("wallet address"), of("company"), Partner | Administrator},
 	WalletList:    {0, of("after limit"), Partner},
 	WalletDisable: {of("wallet"), of("company"), Partner | Administrator},
@@ -376,7 +400,15 @@ func flag(to func(*Request) *bool) kind {
 	}
 }
 
-func number(to func(*Request) *int) kind {
+func number(to func(*Request) *int) kind { return numberFrom(1, to) }
+
+// natural is a number from 0.
+func natural(to func(*Request) *int) kind { return numberFrom(0, to) }
+
+// maxStep is the greatest step of a path.
+const maxStep = 1<<31 - 1
+
+func numberFrom(least int, to func(*Request) *int) kind {
 	return func(p *parser, f *field) error {
 		k := p.d.PeekKind()
 		v, err := p.d.ReadValue()
@@ -384,8 +416,8 @@ func number(to func(*Request) *int) kind {
 			return p.syntax(err)
 		}
 		n, cerr := strconv.Atoi(string(v))
-		if k != '0' || cerr != nil || n < 1 || n > f.max {
-			return reason.New(reason.FieldInvalid, fmt.Sprintf("write a whole number from 1 to %d, without quotes", f.max),
+		if k != '0' || cerr != nil || n < least || n > f.max {
+			return reason.New(reason.FieldInvalid, fmt.Sprintf("write a whole number from %d to %d, without quotes", least, f.max),
 				"the value is not such a number").At(f.name)
 		}
 		*to(p.r) = n
@@ -626,6 +658,12 @@ func (r *Request) check(p *parser) error {
 			return reason.New(reason.FieldInvalid, "split the request in two, or remove one",
 				"%s and data cannot be in one request", p.ledger.Name).At("data")
 		}
+	case WalletCreate:
+		return r.checkCreate(has)
+	case WalletImport:
+		return r.checkImport(has)
+	case WalletAddress:
+		return r.checkNetwork()
 	case Encrypt:
 		if err := oneOf(has, "text", "bytes", "there is nothing to encrypt"); err != nil {
 			return err
@@ -652,6 +690,48 @@ func (r *Request) check(p *parser) error {
 	}
 	r.Tx = tx
 	return nil
+}
+
+// checkCreate: a single key has a curve, an HD wallet a network.
+func (r *Request) checkCreate(has func(string) bool) error {
+	switch {
+	case r.Kind != "" && r.Kind != KindHD:
+		return reason.New(reason.FieldInvalid, "use hd, or leave it out", "there is no such kind of wallet").At("kind")
+	case r.Kind == "" && !has("curve"):
+		return reason.New(reason.FieldMissing, "add it; see docs/formats.md", "a %s request needs this field", r.Type).At("curve")
+	case r.Kind == "" && has("network"):
+		return reason.New(reason.FieldUnknown, `remove it, or add "kind": "hd"`, "a wallet with a single key belongs to no network").At("network")
+	case r.Kind != "" && has("curve"):
+		return reason.New(reason.FieldUnknown, "remove it", "the keys of an HD wallet are on secp256k1").At("curve")
+	case r.Kind != "" && !has("network"):
+		return reason.New(reason.FieldMissing, "say main, test or regtest", "an HD wallet needs this field").At("network")
+	}
+	return r.checkNetwork()
+}
+
+// checkImport: a key, or words, which may have a passphrase.
+func (r *Request) checkImport(has func(string) bool) error {
+	if has("private_key") && has("words") {
+		return oneOf(has, "private_key", "words", "")
+	}
+	if !has("private_key") && !has("words") {
+		return reason.New(reason.FieldMissing, "add it, or words; see docs/formats.md", "a %s request needs this field", r.Type).At("private_key")
+	}
+	switch {
+	case has("passphrase") && !has("words"):
+		return reason.New(reason.FieldUnknown, "remove it; an encrypted key must be decrypted first", "only words have a passphrase").At("passphrase")
+	case has("words") && !has("network"):
+		return reason.New(reason.FieldMissing, "say main, test or regtest", "words do not tell of which network they are").At("network")
+	}
+	return r.checkNetwork()
+}
+
+func (r *Request) checkNetwork() error {
+	switch r.Network {
+	case "", "main", "test", "regtest":
+		return nil
+	}
+	return reason.New(reason.FieldInvalid, "use main, test or regtest", "there is no such network").At("network")
 }
 
 // oneOf wants exactly one of two fields.

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -254,6 +255,29 @@ func TestSubmitSFTP(t *testing.T) {
 	if !bytes.Equal(before, c.read("hosts")) {
 		t.Error("the known hosts were changed")
 	}
+}
+
+// TestSubmitSFTPFiles: the further files of an answer are fetched and compared.
+func TestSubmitSFTPFiles(t *testing.T) {
+	c := newClient(t)
+	c.door()
+	c.hostKey(c.addr)
+	request, signed := []byte("a transaction"), bytes.Repeat([]byte("signed"), 100_000)
+	c.write("coin.psbt", request)
+	result := fmt.Appendf(nil, `{"type":"document.result","verdict":"signed","request_sha256":"%x","files":[{"ending":"-signed.psbt","size":%d,"sha256":"%x"}]}`+"\n",
+		sha256.Sum256(request), len(signed), sha256.Sum256(signed))
+	c.v.ok(os.WriteFile(c.v.outbox("coin-signed.psbt"), signed, 0o640))
+	c.v.ok(os.WriteFile(c.v.outbox("coin.result.json"), result, 0o640))
+	out := c.submit(0, c.addr, "--wait", "coin.psbt")
+	c.has(out, `^answered\tcoin\.psbt\t.*/outbox/coin\.result\.json$`)
+	signed[0]++
+	c.v.ok(os.WriteFile(c.v.outbox("coin-signed.psbt"), signed, 0o640))
+	out = c.submit(1, c.addr, "--wait", "coin.psbt")
+	c.has(out, `^failed\tcoin\.psbt\t`, `coin-signed\.psbt is not the file that the answer names`)
+	c.v.ok(os.Remove(c.v.outbox("coin-signed.psbt")))
+	out = c.submit(1, c.addr, "--wait", "coin.psbt")
+	c.has(out, `^failed\tcoin\.psbt\t`, `coin-signed\.psbt, which was taken away`)
+	c.inbox()
 }
 
 // TestSubmitSFTPWaiting: what waits in an inbox that nobody serves is found there,

@@ -39,7 +39,7 @@ func checkName(name string) error {
 	}
 	_, typed := typeOf(name)
 	if !requestName.MatchString(name) || !typed {
-		return fmt.Errorf("%s cannot be a request's name: use letters, digits, dot, dash and underscore, at most 200, ending in .json or .jsonl", name)
+		return fmt.Errorf("%s cannot be a request's name: use letters, digits, dot, dash and underscore, at most 200, ending in .json, .jsonl or .psbt", name)
 	}
 	return nil
 }

@@ -24,7 +24,9 @@ import (
 //
 //	fake NAME VERDICT…
 //
-// A verdict is ok or a reason code; a batch has one for each line.
+// A verdict is ok or a reason code; a batch has one for each line. A NAME.psbt that
+// is ok is answered with two further files; as second verdict, altered and lost say
+// what becomes of the one.
 func cmdFake(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: fake NAME VERDICT…")
@@ -48,6 +50,27 @@ func cmdFake(ts *testscript.TestScript, neg bool, args []string) {
 		refuse(ts, in, name, data, sig, head, verdicts[0])
 		return
 	}
+	if base, ok := strings.CutSuffix(name, ".psbt"); ok {
+		if verdicts[0] != "ok" {
+			refuse(ts, in, name, data, sig, head, verdicts[0])
+			return
+		}
+		files := []answer.FileEntry{}
+		for _, ending := range []string{"-signed.psbt", "-final.txn"} {
+			sum := sha256.Sum256([]byte(ending))
+			files = append(files, answer.FileEntry{Ending: ending, Size: int64(len(ending)), SHA256: fmt.Sprintf("%x", sum)})
+			switch content := ending; {
+			case ending == "-final.txn" && len(verdicts) > 1 && verdicts[1] == "lost":
+			case ending == "-final.txn" && len(verdicts) > 1:
+				content = verdicts[1]
+				fallthrough
+			default:
+				publish(ts, in("outbox", base+ending), []byte(content))
+			}
+		}
+		publish(ts, in("outbox", spool.AnswerName(name)), answer.AppendResult(nil, head, "document", "signed", answer.Member{Name: "files", Value: files}))
+		return
+	}
 	var product []byte
 	for i, v := range verdicts {
 		h := head
@@ -68,7 +91,8 @@ func cmdFake(ts *testscript.TestScript, neg bool, args []string) {
 // lies there, and then puts the request away.
 func refuse(ts *testscript.TestScript, in func(dir, name string) string, name string, data, sig []byte, head answer.Head, code string) {
 	product := answer.AppendRefusal(nil, head, name, reason.New(reason.Code(code), "mend it", "something is wrong"))
-	base, suffix := strings.TrimSuffix(name, ".json"), ".json"
+	suffix := filepath.Ext(name)
+	base := strings.TrimSuffix(name, suffix)
 	stem := base
 	for i := 2; ; i++ {
 		there, err := os.ReadFile(in("rejected", base+spool.ReasonSuffix))

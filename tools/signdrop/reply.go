@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -76,6 +78,9 @@ const shownRefusals = 10
 func (s *submit) read(p *parcel, v verdict, box, name string) {
 	path := s.site.path(box, name)
 	refused, err := readRefusals(s.site, box, name)
+	if err == nil {
+		err = checkFurther(s.site, box, name, refused.files)
+	}
 	p.refusals = refused.count
 	for _, t := range refused.texts {
 		s.complain(p.name, t.text, t.hint)
@@ -95,6 +100,35 @@ func (s *submit) read(p *parcel, v verdict, box, name string) {
 type refusals struct {
 	count int
 	texts []struct{ text, hint string } // the first of them
+	files []answer.FileEntry            // what it names beside it
+}
+
+// checkFurther reads the files that an answer names and compares them with it. They
+// were there before it was: one that is missing was taken away.
+func checkFurther(in site, box, name string, files []answer.FileEntry) error {
+	for _, f := range files {
+		beside := spool.Beside(name, f.Ending)
+		if beside == "" {
+			return fmt.Errorf("the answer names a file with the ending %q, which no answer has", f.Ending)
+		}
+		path := in.path(box, beside)
+		digest := ""
+		err := in.read(box, beside, func(r io.Reader) error {
+			h := sha256.New()
+			_, err := io.Copy(h, r)
+			digest = hex.EncodeToString(h.Sum(nil))
+			return err
+		})
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("the answer names %s, which was taken away", path)
+		case err != nil:
+			return err
+		case digest != f.SHA256:
+			return fmt.Errorf("%s is not the file that the answer names: do not use it", path)
+		}
+	}
+	return nil
 }
 
 func readRefusals(in site, box, name string) (refused refusals, err error) {
@@ -102,6 +136,7 @@ func readRefusals(in site, box, name string) (refused refusals, err error) {
 		refused = refusals{}
 		return readReplies(r, in.path(box, name), func(a *answer.Answer) error {
 			if a.Verdict != "refused" {
+				refused.files = append(refused.files, a.Files...)
 				return nil
 			}
 			if refused.count++; refused.count > shownRefusals {
@@ -135,7 +170,7 @@ type rejectedNames struct {
 // its own or, from the second on, has a number: pay.2.json beside pay.2.reason.json.
 // Where the same reason serves for several, so does its stem: pay.json~2.
 var (
-	copyForm = regexp.MustCompile(`^(.+)(\.jsonl?)(~[0-9]+)?$`)
+	copyForm = regexp.MustCompile(`^(.+)(\.jsonl?(?:\.age)?|\.psbt)(~[0-9]+)?$`)
 	numbered = regexp.MustCompile(`^(.+)\.[0-9]+$`)
 )
 

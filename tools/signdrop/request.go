@@ -15,6 +15,7 @@ import (
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
 	"signdrop/keyfs"
+	"signdrop/keyfs/hd"
 	"signdrop/spool/durable"
 )
 
@@ -29,7 +30,7 @@ together to a batch:
   for n in 1 2 3; do signdrop request …; done > run.jsonl`,
 		Example: `  signdrop request wallet-create --curve P-384 -o wallet.json
   signdrop request operations transfer`,
-	}, newRequestSign(), newRequestData(), newRequestCreate(), newRequestBind(), newOperations())
+	}, newRequestSign(), newRequestData(), newRequestCreate(), newRequestBind(), newRequestAddress(), newOperations())
 }
 
 // form is a request that is being written: its members in order.
@@ -41,7 +42,7 @@ type form struct {
 
 type member struct {
 	name  string
-	value any // string, bool or []member
+	value any // string, bool, int or []member
 }
 
 // add adds a member unless it is empty.
@@ -123,6 +124,8 @@ func encodeObject(e *jsontext.Encoder, members []member) error {
 			err = e.WriteToken(jsontext.String(v))
 		case bool:
 			err = e.WriteToken(jsontext.Bool(v))
+		case int:
+			err = e.WriteToken(jsontext.Int(int64(v)))
 		case []member:
 			err = encodeObject(e, v)
 		}
@@ -246,7 +249,7 @@ Metacoin accepts, since that could be a transaction.`,
 
 func newRequestCreate() *cobra.Command {
 	var f form
-	var curve string
+	var curve, network string
 	cmd := &cobra.Command{
 		Use:   "wallet-create",
 		Short: "Ask for a new wallet",
@@ -254,10 +257,25 @@ func newRequestCreate() *cobra.Command {
 The answer has its id and public key, and how to register it with Metacoin.
 
 Metacoin takes P-256, P-384 and P-521; its usual curve is P-384. secp256k1 is
-for other ledgers.`,
-		Example: `  signdrop request wallet-create --curve P-384 --reference payouts -o w.json`,
-		Args:    cobra.NoArgs,
+for other ledgers.
+
+With --hd it is a wallet of keys that all follow from one (BIP-32), for Bitcoin.
+The answer has the descriptors that a watching wallet takes.`,
+		Example: `  signdrop request wallet-create --curve P-384 --reference payouts -o w.json
+  signdrop request wallet-create --hd main --reference cold -o hd.json`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if network != "" {
+				if cmd.Flags().Changed("curve") {
+					return usagef("give --curve or --hd, not both")
+				}
+				if err := f.begin(request.WalletCreate); err != nil {
+					return err
+				}
+				f.add("kind", request.KindHD)
+				f.add("network", network)
+				return f.write(cmd.OutOrStdout())
+			}
 			// The appliance leaves this to its key store.
 			if !keyfs.Curve(curve).Known() {
 				return reason.New(reason.FieldInvalid, "use P-256, P-384, P-521 or secp256k1", "no such curve").At("curve")
@@ -271,7 +289,64 @@ for other ledgers.`,
 	}
 	cmd.Flags().StringVar(&curve, "curve", "P-384", "P-256, P-384, P-521 or secp256k1")
 	f.flags(cmd)
+	cmd.Flags().StringVar(&network, "hd", "", "make an HD wallet of this `network`: main, test or regtest")
 	complete(cmd, "curve", words("P-256", "P-384", "P-521", "secp256k1"))
+	complete(cmd, "hd", words("main", "test", "regtest"))
+	return cmd
+}
+
+func newRequestAddress() *cobra.Command {
+	var f form
+	var wallet, script, network string
+	var account, index, count int
+	var change bool
+	cmd := &cobra.Command{
+		Use:   "wallet-address --wallet W --script FORM",
+		Short: "Ask for addresses of a wallet that holds bitcoins",
+		Long: `Write a request for addresses of an HD wallet, or for that of a single key on
+secp256k1. FORM is p2pkh, p2sh-p2wpkh, p2wpkh or p2tr; an HD wallet has keys of
+their own for each (BIP-44, 49, 84, 86).`,
+		Example: `  signdrop request wallet-address --wallet W_… --script p2tr --index 20 --count 20`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needed(cmd, "wallet", "script"); err != nil {
+				return err
+			}
+			// The appliance looks at this only when it knows the wallet.
+			if !hd.Script(script).Known() {
+				return reason.New(reason.FieldInvalid, "use p2pkh, p2sh-p2wpkh, p2wpkh or p2tr", "there is no such form of address").At("script")
+			}
+			if err := f.begin(request.WalletAddress); err != nil {
+				return err
+			}
+			f.add("wallet", wallet)
+			f.add("script", script)
+			f.add("network", network)
+			for _, n := range []struct {
+				name  string
+				value int
+			}{{"account", account}, {"index", index}, {"count", count}} {
+				if cmd.Flags().Changed(n.name) {
+					f.members = append(f.members, member{n.name, n.value})
+				}
+			}
+			if change {
+				f.members = append(f.members, member{"change", true})
+			}
+			return f.write(cmd.OutOrStdout())
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&wallet, "wallet", "", "`id` of the wallet")
+	fs.StringVar(&script, "script", "", "`form` of the addresses: p2pkh, p2sh-p2wpkh, p2wpkh or p2tr")
+	fs.StringVar(&network, "network", "", "`network` for a single key: main, test or regtest (default main)")
+	fs.IntVar(&account, "account", 0, "`number` of the account")
+	fs.IntVar(&index, "index", 0, "the first address")
+	fs.IntVar(&count, "count", 1, "how many addresses, 1 to 100")
+	fs.BoolVar(&change, "change", false, "addresses for change")
+	f.flags(cmd)
+	complete(cmd, "script", words("p2pkh", "p2sh-p2wpkh", "p2wpkh", "p2tr"))
+	complete(cmd, "network", words("main", "test", "regtest"))
 	return cmd
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/request"
+	"signdrop/spool"
 	"signdrop/tools/signdrop/proof"
 )
 
@@ -205,6 +207,7 @@ func (v *verify) file(name string) error {
 			if v.asked != nil {
 				v.asked.check(c.finding)
 			}
+			checkBeside(name, c.finding)
 			if err := v.count(bar, name, c.finding); err != nil {
 				return err
 			}
@@ -223,6 +226,33 @@ func (v *verify) file(name string) error {
 		fmt.Fprintf(v.out, "%s: %s checked\n", name, plural(seq.n, "line"))
 	}
 	return nil
+}
+
+// checkBeside adds to a finding what is wrong with the files that the answer names,
+// which lie beside it.
+func checkBeside(path string, f *proof.Finding) {
+	dir, name := filepath.Split(path)
+	for _, e := range f.Answer.Files {
+		beside := spool.Beside(name, e.Ending)
+		if beside == "" {
+			f.Problems = append(f.Problems, "it names a file that cannot lie beside it: the answer must be called NAME.result.json")
+			continue
+		}
+		file, err := os.Open(dir + beside)
+		if err != nil {
+			f.Problems = append(f.Problems, "the file that it names cannot be read: "+err.Error())
+			continue
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, file)
+		file.Close()
+		switch {
+		case err != nil:
+			f.Problems = append(f.Problems, "the file that it names cannot be read: "+err.Error())
+		case hex.EncodeToString(h.Sum(nil)) != e.SHA256:
+			f.Problems = append(f.Problems, beside+" is not the file that it names")
+		}
+	}
 }
 
 type checked struct {

@@ -73,6 +73,13 @@ func (p pass) Error() string { return string(p) }
 // to send, and tells otherwise why the answer must not be trusted. pinned is the
 // wallet's key as it is known from before, nil if it is not.
 func callOf(a *answer.Answer, pinned *proof.Key) (*call, error) {
+	switch a.Type {
+	case answer.TypeSign, answer.TypeCreate, answer.TypeBind, answer.TypeBatch, answer.TypeRefusal:
+	default:
+		if a.Submit == nil {
+			return nil, pass("a " + a.Type + ": there is nothing to send")
+		}
+	}
 	f := proof.Check(a, pinned)
 	if len(f.Problems) > 0 {
 		return nil, fmt.Errorf("%s", strings.Join(f.Problems, "; "))

@@ -1,0 +1,3 @@
+package hd
+
+var DescriptorSum = descriptorSum
