@@ -65,6 +65,18 @@ const (
 	OperatorNeeded     Code = "operator-needed"
 	AnswerLost         Code = "answer-lost"
 	SecretInTheClear   Code = "secret-in-the-clear"
+	PSBTMalformed      Code = "psbt-malformed"
+	InputTwice         Code = "input-twice"
+	AmountUnproven     Code = "amount-unproven"
+	AmountInvalid      Code = "amount-invalid"
+	ScriptMismatch     Code = "script-mismatch"
+	SighashForbidden   Code = "sighash-forbidden"
+	OriginFalse        Code = "origin-false"
+	ChangeFalse        Code = "change-false"
+	NetworkMismatch    Code = "network-mismatch"
+	FeeTooHigh         Code = "fee-too-high"
+	CosignatureInvalid Code = "cosignature-invalid"
+	NothingToSign      Code = "nothing-to-sign"
 )
 
 // Entry describes one code.
@@ -126,6 +138,18 @@ var Table = []Entry{
 	{OperatorNeeded, false, "the appliance lacks a right on its own data volume; the operator must act"},
 	{AnswerLost, false, "the request was answered before, and the same answer can no longer be made"},
 	{SecretInTheClear, false, "the file holds a private key or passphrase that must come encrypted; consider it exposed"},
+	{PSBTMalformed, true, "the file is no PSBT of version 0 or 2, or breaks the rules of its BIPs"},
+	{InputTwice, true, "the transaction spends the same output twice, or one that cannot exist"},
+	{AmountUnproven, true, "the amount of an input is not proven by the transaction that made it"},
+	{AmountInvalid, true, "the outputs pay more than the inputs bring, or more than there can be"},
+	{ScriptMismatch, true, "a script, internal key or merkle root is not the one that the output commits to"},
+	{SighashForbidden, true, "a signature of this sighash type is not allowed, or would cover less than it says"},
+	{OriginFalse, true, "an input names one of the company's keys, but the key is another or is not in its script"},
+	{ChangeFalse, true, "an output claims to come back to the company's wallets and does not"},
+	{NetworkMismatch, true, "the keys belong to another network than the one that the wallets are for"},
+	{FeeTooHigh, true, "the fee is above the limit of the company's policy"},
+	{CosignatureInvalid, true, "a signature or a finished input in the PSBT does not verify"},
+	{NothingToSign, true, "no input waits for a signature by one of the company's keys"},
 }
 
 // Final says whether a refusal with this code is remembered.

@@ -1,0 +1,483 @@
+package bitcoin
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"signdrop/appliance/reason"
+)
+
+// Tx is a transaction that Check has checked. It is not for several goroutines
+// at once.
+type Tx struct {
+	psbt    *PSBT
+	rules   Rules
+	net     network
+	tx      *wire.MsgTx // without signatures
+	global  *keymap
+	ins     []*input
+	outs    []*output
+	wants   []Want
+	digests *digester
+
+	in, fee, paid int64 // satoshi
+}
+
+// An output is what Check finds out about one output.
+type output struct {
+	kind   string
+	change bool
+}
+
+const (
+	maxMoney          = 21_000_000 * 100_000_000 // satoshi
+	defaultFeePercent = 10
+
+	// maxLegacyHashing limits the bytes that the digests of the original
+	// protocol go through, whose cost grows with the square of the inputs.
+	maxLegacyHashing = 256 << 20
+)
+
+// Check checks what a careful signer checks, and computes what is to be signed.
+// Nothing but it makes a Tx. The refusals are those of the reason codes from
+// input-twice on, and too-large. It may be called again with other rules.
+func (p *PSBT) Check(rules Rules, keys Keys) (t *Tx, err error) {
+	defer refusePanic(&err)
+	if rules.Network == "" {
+		rules.Network = Networks[0]
+	}
+	net, ok := networks[rules.Network]
+	if !ok {
+		return nil, fmt.Errorf("checking a PSBT: network %q is none of %v", rules.Network, Networks)
+	}
+	t = &Tx{psbt: p, rules: rules, net: net, tx: p.tx.Copy(), global: p.global.clone()}
+	for _, step := range []func(Keys) error{
+		t.checkInputs, t.checkAmounts, t.checkOrigins, t.checkOutputs, t.checkFee, t.plan, t.checkProofs,
+		t.checkSighashes, t.checkSignatures,
+	} {
+		if err := step(keys); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+func at(r *reason.Refusal, list string, i int) error {
+	return r.At(fmt.Sprintf("%s[%d]", list, i))
+}
+
+// checkInputs finds what each input spends.
+func (t *Tx) checkInputs(Keys) error {
+	if len(t.tx.TxIn) == 0 || len(t.tx.TxOut) == 0 {
+		return reason.New(reason.NothingToSign, "add inputs and outputs", "the transaction has no inputs or no outputs")
+	}
+	seen := make(map[wire.OutPoint]bool, len(t.tx.TxIn))
+	legacy := 0
+	for i, txIn := range t.tx.TxIn {
+		out := txIn.PreviousOutPoint
+		if seen[out] || out.Hash == (chainhash.Hash{}) {
+			return at(reason.New(reason.InputTwice, "make it anew", "it spends what another input spends, or what cannot exist"), "inputs", i)
+		}
+		seen[out] = true
+		in := &input{fields: t.psbt.inputs[i].clone()}
+		if v := in.fields.get(inSighash); v != nil {
+			in.sighash, in.sighashSet = u32(v), true
+		}
+		if r := in.readSpent(out); r != nil {
+			return at(r, "inputs", i)
+		}
+		if r := in.readScripts(); r != nil {
+			return at(r, "inputs", i)
+		}
+		if in.kind == kindP2PKH || in.kind == kindP2SH || in.kind == kindUnknown {
+			legacy++
+		}
+		t.ins = append(t.ins, in)
+	}
+	if legacy*t.tx.SerializeSizeStripped() > maxLegacyHashing {
+		return reason.New(reason.TooLarge, "split the payment, or spend from addresses with segregated witness",
+			"the transaction has too many inputs without segregated witness for its size")
+	}
+	return nil
+}
+
+// checkAmounts adds up.
+func (t *Tx) checkAmounts(Keys) error {
+	var out int64
+	for i, in := range t.ins {
+		if v := in.spent.Value; v < 0 || v > maxMoney || t.in+v > maxMoney {
+			return at(reason.New(reason.AmountInvalid, "make it anew", "the inputs are more than there can be"), "inputs", i)
+		}
+		t.in += in.spent.Value
+	}
+	for i, o := range t.tx.TxOut {
+		if v := o.Value; v < 0 || v > maxMoney || out+v > maxMoney {
+			return at(reason.New(reason.AmountInvalid, "make it anew", "the outputs are more than there can be"), "outputs", i)
+		}
+		out += o.Value
+	}
+	if t.fee = t.in - out; t.fee < 0 {
+		return reason.New(reason.AmountInvalid, "make it anew", "the outputs pay more than the inputs bring")
+	}
+	return nil
+}
+
+// checkOrigins finds the keys that are ours, and what only says so.
+func (t *Tx) checkOrigins(keys Keys) error {
+	for _, p := range t.global.pairs {
+		if p.kind() == globalXpub && !t.net.fitsXpub([4]byte(p.data())) {
+			return reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "an extended public key is for another network")
+		}
+	}
+	for i, in := range t.ins {
+		if in.final {
+			continue
+		}
+		in.owned = map[string]Key{}
+		named, atRoot := in.fields.origins(inDerivation, inTapDerivation)
+		for j, k := range named {
+			if !keys.Knows(k.Fingerprint) {
+				continue
+			}
+			if !keys.Owns(k) {
+				return at(reason.New(reason.OriginFalse, "make it anew with the wallet's own keys",
+					"a key names one of the company's wallets as its origin and is not its key"), "inputs", i)
+			}
+			if !t.net.fits(k.Path) {
+				return at(reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "a key's path is for another network"), "inputs", i)
+			}
+			// A leaf that is not in the PSBT may hold a Taproot key.
+			used := len(in.spends) == 0 || len(k.Public) == 32 && !atRoot[j]
+			for _, s := range in.spends {
+				used = used || slices.ContainsFunc(s.keys, func(b []byte) bool { return bytes.Equal(b, k.Public) })
+			}
+			if !used {
+				return at(reason.New(reason.OriginFalse, "make it anew with the wallet's own keys",
+					"a key of the company's is named that the output's script does not have"), "inputs", i)
+			}
+			in.owned[string(k.Public)] = k
+		}
+	}
+	return nil
+}
+
+// checkOutputs tells change from payments. An output that says it is change and
+// is not is refused.
+func (t *Tx) checkOutputs(keys Keys) error {
+	for i, txOut := range t.tx.TxOut {
+		m := t.psbt.outputs[i]
+		o := &output{kind: kindOf(txOut.PkScript, m.get(outRedeem))}
+		t.outs = append(t.outs, o)
+		named, _ := m.origins(outDerivation, outTapDerivation)
+		owned := map[string]bool{}
+		for _, k := range named {
+			if !keys.Knows(k.Fingerprint) {
+				continue
+			}
+			if !keys.Owns(k) {
+				return at(changeFalse("a key names one of the company's wallets as its origin and is not its key"), "outputs", i)
+			}
+			if !t.net.fits(k.Path) {
+				return at(reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "a key's path is for another network"), "outputs", i)
+			}
+			owned[string(k.Public)] = true
+		}
+		if len(owned) > 0 {
+			all, ok := pays(txOut.PkScript, m, owned)
+			if !ok {
+				return at(changeFalse("its script is not that of the company's key which it names"), "outputs", i)
+			}
+			o.change = all
+			if s, has := keys.(Scripts); has && !all {
+				o.change = s.OwnsScript(txOut.PkScript, named)
+			}
+		}
+		if !o.change {
+			t.paid += txOut.Value
+		}
+	}
+	return nil
+}
+
+func changeFalse(format string, args ...any) *reason.Refusal {
+	return reason.New(reason.ChangeFalse, "make it anew with the wallet's own keys", format, args...)
+}
+
+// pays holds an output's script against the keys of ours that the PSBT names for
+// it. all: nobody else's key can spend it; ok: one of ours has a part in it.
+func pays(script []byte, m *keymap, owned map[string]bool) (all, ok bool) {
+	if output := p2tr(script); output != nil {
+		return paysTaproot(output, m, owned)
+	}
+	redeem, witness := m.get(outRedeem), m.get(outWitness)
+	program := script
+	if hash := p2sh(script); hash != nil {
+		if !bytes.Equal(hash, hash160(redeem)) {
+			// Without a redeem script P2WPKH is the only thing that it can be.
+			for key := range owned {
+				nested := append([]byte{0, 20}, hash160([]byte(key))...)
+				if redeem == nil && len(key) == 33 && bytes.Equal(hash, hash160(nested)) {
+					return true, true
+				}
+			}
+			return false, false
+		}
+		program = redeem
+	}
+	one := p2wpkh(program)
+	if one == nil {
+		one = p2pkh(script)
+	}
+	if one != nil {
+		for key := range owned {
+			if bytes.Equal(hash160([]byte(key)), one) {
+				return true, true
+			}
+		}
+		return false, false
+	}
+	if hash := p2wsh(program); hash != nil {
+		if !bytes.Equal(hash, sha(witness)) {
+			return false, false
+		}
+		program = witness
+	}
+	q, _ := readMultisig(program)
+	return owners(q.keys, owned)
+}
+
+// owners tells whether all and whether any of the keys are owned.
+func owners(keys [][]byte, owned map[string]bool) (all, any bool) {
+	all = len(keys) > 0
+	for _, k := range keys {
+		all = all && owned[string(k)]
+		any = any || owned[string(k)]
+	}
+	return all, any
+}
+
+func paysTaproot(output []byte, m *keymap, owned map[string]bool) (all, ok bool) {
+	internal := m.get(outTapKey)
+	if internal == nil {
+		return false, false
+	}
+	var scripts tree
+	if v := m.get(outTapTree); v != nil {
+		scripts, _ = treeRoot(v)
+	}
+	key, _, valid := taprootKey(internal, scripts.root)
+	if !valid || !bytes.Equal(key, output) {
+		return false, false
+	}
+	all = owned[string(internal)] && (scripts.base || scripts.root == nil)
+	ok = owned[string(internal)]
+	for _, script := range scripts.scripts {
+		q, _ := readLeaf(script)
+		a, any := owners(q.keys, owned)
+		all, ok = all && a, ok || any
+		for key := range owned {
+			ok = ok || bytes.Contains(script, []byte(key))
+		}
+	}
+	return all, ok
+}
+
+func (t *Tx) checkFee(Keys) error {
+	percent, of := int64(t.rules.MaxFeePercent), t.paid
+	if percent == 0 {
+		percent = defaultFeePercent
+	}
+	if of == 0 {
+		of = t.in - t.fee
+	}
+	if percent > 0 && t.fee > 0 && (of == 0 || t.fee > of/100*percent+of%100*percent/100) {
+		return reason.New(reason.FeeTooHigh, "choose a lower fee, or let the policy allow it",
+			"the fee is above %d %% of what is paid", percent)
+	}
+	if t.rules.MaxFee > 0 && t.fee > t.rules.MaxFee {
+		return reason.New(reason.FeeTooHigh, "choose a lower fee, or let the policy allow it", "the fee is above the policy's limit")
+	}
+	return nil
+}
+
+// plan lists the signatures that are wanted of our keys and not there yet: by
+// the internal key of a Taproot output alone if we have it, else for each leaf;
+// and no more than a quorum needs.
+func (t *Tx) plan(Keys) error {
+	signed := false
+	for i, in := range t.ins {
+		for _, s := range in.spends {
+			_, have := in.signatures(s)
+			mine := false
+			for _, key := range s.keys {
+				k, ok := in.owned[string(key)]
+				if !ok {
+					continue
+				}
+				mine = true
+				if have >= s.need || in.fields.at(s.field(key)) != nil {
+					signed = true
+					continue
+				}
+				have++
+				w := Want{index: len(t.wants), Input: i, Key: k, Tweaked: s.tweaked != nil, MerkleRoot: s.root, LeafHash: s.leaf,
+					Use: t.tx.TxIn[i].PreviousOutPoint.String(), field: s.field(key)}
+				if s.schnorr {
+					w.Scheme = Schnorr
+				}
+				t.wants = append(t.wants, w)
+			}
+			in.ours = in.ours || mine
+			if mine && s.tweaked != nil {
+				break
+			}
+		}
+	}
+	switch {
+	case len(t.wants) > 0:
+		return nil
+	case signed:
+		return reason.New(reason.NothingToSign, "combine it with the others' signatures", "the company's keys have signed already")
+	}
+	return reason.New(reason.NothingToSign, "let the wallet put the key origins in (BIP-32 derivations with the master key's fingerprint)",
+		"the PSBT names no key of the company's, or only in scripts that the appliance does not sign")
+}
+
+// checkProofs wants to see the transaction behind every input.
+//
+// Taproot's signatures cover the amounts and scripts of all inputs. Those of
+// BIP-143 cover the amount of their own input only: whoever has the same
+// transaction signed twice, each time with a lie about another input, has a
+// signature for each, and pays a fee that nobody saw. A lie can be about an input
+// that looks like somebody else's, or like Taproot, so that all have to be
+// proven as soon as one of ours is not Taproot.
+func (t *Tx) checkProofs(Keys) error {
+	if len(t.ins) == 1 || t.rules.WitnessAmounts {
+		return nil // readSpent has refused what no witness covers
+	}
+	covered := true
+	for _, w := range t.wants {
+		in := t.ins[w.Input]
+		covered = covered && w.Scheme == Schnorr && in.sighash&anyoneCanPay == 0
+	}
+	for i, in := range t.ins {
+		if !covered && !in.proven {
+			return at(reason.New(reason.AmountUnproven, "let the wallet put the previous transaction (non-witness UTXO) in",
+				"its amount is stated, not proven, and the signatures would not cover it"), "inputs", i)
+		}
+	}
+	return nil
+}
+
+// checkSighashes looks at the inputs that we sign, and computes their digests.
+func (t *Tx) checkSighashes(Keys) error {
+	spent := make([]*wire.TxOut, len(t.ins))
+	for i, in := range t.ins {
+		spent[i] = in.spent
+	}
+	t.digests = newDigester(t.tx, spent)
+	for j := range t.wants {
+		w := &t.wants[j]
+		in := t.ins[w.Input]
+		kind := in.sighash
+		if !in.sighashSet && w.Scheme == ECDSA {
+			kind = sighashAll
+		}
+		in.sighash = kind
+		name, known := sighashNames[kind]
+		if !known || kind == sighashDefault && w.Scheme == ECDSA ||
+			kind != sighashDefault && kind != sighashAll && !slices.Contains(t.rules.Sighashes, name) {
+			return at(reason.New(reason.SighashForbidden, "use ALL, or Taproot's DEFAULT", "its sighash type is not allowed"), "inputs", w.Input)
+		}
+		if kind&^anyoneCanPay == sighashSingle && w.Input >= len(t.tx.TxOut) {
+			return at(reason.New(reason.SighashForbidden, "use ALL, or Taproot's DEFAULT",
+				"with SINGLE a signature covers the output of the same number, and there is none"), "inputs", w.Input)
+		}
+		digest, ok := t.digests.digest(w.Input, in.spendOf(w.field), kind)
+		if !ok {
+			return at(malformed("make it anew", "its digest cannot be computed"), "inputs", w.Input)
+		}
+		w.Digest = digest
+	}
+	return nil
+}
+
+// spendOf finds the way to spend to which a signature's field belongs.
+func (in *input) spendOf(field []byte) *spend {
+	for _, s := range in.spends {
+		for _, key := range s.keys {
+			if bytes.Equal(s.field(key), field) {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// checkSignatures verifies those that are there: what we pass on as signed by
+// somebody is.
+func (t *Tx) checkSignatures(Keys) error {
+	for i, in := range t.ins {
+		for _, s := range in.spends {
+			for _, key := range s.keys {
+				sig := in.fields.at(s.field(key))
+				if sig != nil && !t.verify(i, s, key, sig) {
+					return at(reason.New(reason.CosignatureInvalid, "remove it, or let its owner sign again",
+						"a signature in it does not verify"), "inputs", i)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// verify checks a signature as it stands in a PSBT, with its sighash type.
+func (t *Tx) verify(i int, s *spend, key, sig []byte) bool {
+	in := t.ins[i]
+	kind := uint32(sighashDefault)
+	if !s.schnorr || len(sig) == 65 {
+		n := len(sig) - 1
+		kind, sig = uint32(sig[n]), sig[:n]
+		if kind == sighashDefault {
+			return false
+		}
+	}
+	_, known := sighashNames[kind]
+	want := in.sighash
+	if !in.sighashSet && !s.schnorr {
+		want = sighashAll
+	}
+	// Without a stated type Taproot's ALL is as good as its DEFAULT.
+	if !known || kind != want && (in.sighashSet || !s.schnorr || kind != sighashAll) ||
+		kind&^anyoneCanPay == sighashSingle && i >= len(t.tx.TxOut) {
+		return false
+	}
+	digest, ok := t.digests.digest(i, s, kind)
+	return ok && verifySignature(s.schnorr, s.verifier(key), digest, sig)
+}
+
+// verifySignature verifies one in the form that the network takes: strict DER
+// with a low S, or BIP-340.
+func verifySignature(isSchnorr bool, key []byte, digest [32]byte, sig []byte) bool {
+	if isSchnorr {
+		public, err := schnorr.ParsePubKey(key)
+		if err != nil {
+			return false
+		}
+		s, err := schnorr.ParseSignature(sig)
+		return err == nil && s.Verify(digest[:], public)
+	}
+	public, err := btcec.ParsePubKey(key)
+	if err != nil {
+		return false
+	}
+	s, err := ecdsa.ParseDERSignature(sig)
+	return err == nil && bytes.Equal(s.Serialize(), sig) && s.Verify(digest[:], public)
+}

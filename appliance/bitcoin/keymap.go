@@ -1,0 +1,132 @@
+package bitcoin
+
+import (
+	"bytes"
+	"slices"
+)
+
+// A pair is one field of a PSBT: key is the type and the key data.
+type pair struct{ key, value []byte }
+
+// kind is the field's type. The reader took care that it is there.
+func (p pair) kind() uint64 { return (&reader{b: p.key}).compact() }
+
+// data is what follows the type in the key.
+func (p pair) data() []byte {
+	r := &reader{b: p.key}
+	r.compact()
+	return r.b
+}
+
+// A keymap is one of the maps of a PSBT, in the order of the file: what the
+// asker wrote is answered as it was, unknown fields too.
+type keymap struct {
+	pairs []pair
+	index map[string]int // of a large map, by key
+}
+
+// Maps of more than large fields are indexed. No map has more than maxFields,
+// which is far above what wallets write.
+const (
+	large     = 8
+	maxFields = 4096
+)
+
+// readMap reads up to the zero that ends a map. It reports false for bytes that
+// are no map, for a key that is there twice, and for more than maxFields.
+func readMap(r *reader) (*keymap, bool) {
+	m := &keymap{}
+	for {
+		key := r.prefixed()
+		if r.bad {
+			return nil, false
+		}
+		if len(key) == 0 {
+			return m, true
+		}
+		k := &reader{b: key}
+		k.compact()
+		value := r.prefixed()
+		if r.bad || k.bad || m.find(key) >= 0 || len(m.pairs) == maxFields {
+			return nil, false
+		}
+		m.append(pair{key, value})
+	}
+}
+
+func (m *keymap) append(p pair) {
+	m.pairs = append(m.pairs, p)
+	switch {
+	case m.index != nil:
+		m.index[string(p.key)] = len(m.pairs) - 1
+	case len(m.pairs) > large:
+		m.reindex()
+	}
+}
+
+func (m *keymap) reindex() {
+	m.index = make(map[string]int, len(m.pairs))
+	for i, p := range m.pairs {
+		m.index[string(p.key)] = i
+	}
+}
+
+func (m *keymap) find(key []byte) int {
+	if m.index != nil {
+		if i, ok := m.index[string(key)]; ok {
+			return i
+		}
+		return -1
+	}
+	return slices.IndexFunc(m.pairs, func(p pair) bool { return bytes.Equal(p.key, key) })
+}
+
+// get gives the value of a field without key data, nil if it is not there. An
+// empty value is not nil.
+func (m *keymap) get(kind byte) []byte { return m.at([]byte{kind}) }
+
+// at gives the value of a key.
+func (m *keymap) at(key []byte) []byte {
+	if i := m.find(key); i >= 0 {
+		if m.pairs[i].value == nil {
+			return []byte{}
+		}
+		return m.pairs[i].value
+	}
+	return nil
+}
+
+// has reports whether a field without key data is there.
+func (m *keymap) has(kind byte) bool { return m.find([]byte{kind}) >= 0 }
+
+// put sets a field. A new one comes before the first whose key is greater, where
+// a PSBT in Bitcoin Core's order has its place for it.
+func (m *keymap) put(key, value []byte) {
+	if i := m.find(key); i >= 0 {
+		m.pairs[i].value = value
+		return
+	}
+	i := slices.IndexFunc(m.pairs, func(p pair) bool { return bytes.Compare(p.key, key) > 0 })
+	if i < 0 {
+		i = len(m.pairs)
+	}
+	m.pairs = slices.Insert(m.pairs, i, pair{key, value})
+	if m.index != nil || len(m.pairs) > large {
+		m.reindex()
+	}
+}
+
+func (m *keymap) clone() *keymap {
+	c := &keymap{pairs: slices.Clone(m.pairs)}
+	if len(c.pairs) > large {
+		c.reindex()
+	}
+	return c
+}
+
+func (m *keymap) appendTo(dst []byte) []byte {
+	for _, p := range m.pairs {
+		dst = appendPrefixed(appendPrefixed(dst, p.key), p.value)
+	}
+	return append(dst, 0)
+}
