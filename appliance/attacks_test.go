@@ -332,3 +332,73 @@ func TestSameNames(t *testing.T) {
 	r.command("set.json", fmt.Sprintf(`{"type":"admins.set","threshold":2,"admins":[%q,%q]}`, line("d1"), line("d2")), ann)
 	r.refusedCommand("set.json", reason.FieldInvalid)
 }
+
+// TestEthereumOnce: for one nonce of a chain one payment is signed, however it is asked
+// for: side by side, in a batch, after a restart, as another kind of transaction, as an
+// authorization, or to be replaced.
+func TestEthereumOnce(t *testing.T) {
+	r := newRig(t)
+	stop := r.serve()
+	w := r.wallet("secp256k1")
+	pay := string(testbed.EthereumTransfer(w, "pay", 7))
+	change := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(pay) }
+	first := r.answer("pay.json", []byte(pay))
+	refused := func(name, text string, want reason.Code, field string) {
+		t.Helper()
+		r.drop(r.acme, name, []byte(text))
+		base, _, _ := strings.Cut(name, ".")
+		if got := r.reason(base); got.Code != string(want) || got.Field != field {
+			t.Errorf("%s: %s at %s (%s), want %s at %s", name, got.Code, got.Field, got.Message, want, field)
+		}
+		if exists(r.path("spool", "acme", "outbox", base+".result.json")) {
+			t.Errorf("%s is answered", name)
+		}
+	}
+	const field = "ethereum.nonce"
+	refused("value.json", change(`"value":"1`, `"value":"2`), reason.NonceUsed, field)
+	refused("fee.json", change(`"max_fee_per_gas":"3`, `"max_fee_per_gas":"4`), reason.NonceUsed, field)
+	refused("kind.json", change("eip1559", "legacy", `"max_fee_per_gas":"30000000000","max_priority_fee_per_gas":"1000000000"`, `"gas_price":"1"`), reason.NonceUsed, field)
+	refused("authorization.json", fmt.Sprintf(`{"type":"sign","wallet":%q,"ethereum":{"operation":"authorization","chain_id":"1","nonce":"7","address":"0x3535353535353535353535353535353535353535"}}`, w), reason.NonceUsed, field)
+	refused("hex.json", change(`"nonce":"7"`, `"nonce":"0x7"`, `"value":"1`, `"value":"3`), reason.NonceUsed, field)
+	refused("forbidden.json", change(`"reference"`, `"replace":true,"reference"`), reason.PolicyForbids, "replace")
+	refused("hash.json", fmt.Sprintf(`{"type":"sign","wallet":%q,"ethereum":{"operation":"hash","hash":"0x%064x"}}`, w, 1), reason.PolicyForbids, "ethereum.hash")
+	// The same bytes to sign are no second payment, and give the same signature.
+	if again := r.answer("same.json", []byte(change(`"nonce":"7"`, `"nonce":"0x7"`))); again.Signature != first.Signature || again.Payload != first.Payload {
+		t.Error("the same transaction has another signature")
+	}
+	// Another chain is another nonce.
+	r.answer("chain.json", []byte(change(`"chain_id":"1"`, `"chain_id":"10"`)))
+
+	stop()
+	r.ok(os.WriteFile(r.path("db", "companies", "acme", "policy.json"), []byte(`{"replace":true,"ethereum":{"chains":["1"],"max_fee":"840000000000000"}}`), 0o600))
+	stop = r.serve()
+	replace := func(pairs ...string) string {
+		return change(append(pairs, `"reference"`, `"replace":true,"reference"`)...)
+	}
+	refused("to.json", replace("0x3535", "0x3636"), reason.NonceUsed, field)
+	refused("more.json", replace(`"value":"1`, `"value":"2`), reason.NonceUsed, field)
+	refused("data.json", replace(`"gas_limit"`, `"data":"0x00","gas_limit"`), reason.NonceUsed, field)
+	refused("create.json", replace(`"to":"0x3535353535353535353535353535353535353535"`, `"create":true,"data":"0x00"`), reason.NonceUsed, field)
+	refused("dear.json", replace(`"max_fee_per_gas":"3`, `"max_fee_per_gas":"5`), reason.PolicyForbids, "ethereum.gas_limit")
+	refused("elsewhere.json", replace(`"chain_id":"1"`, `"chain_id":"10"`), reason.PolicyForbids, "ethereum.chain_id")
+	bumped := r.answer("bump.json", []byte(replace(`"max_fee_per_gas":"3`, `"max_fee_per_gas":"4`)))
+	if bumped.Payload == first.Payload {
+		t.Error("nothing was replaced")
+	}
+	// What was replaced once is compared with as well.
+	refused("after.json", replace(`"value":"1`, `"value":"7`), reason.NonceUsed, field)
+	// Two at once: one of them is signed, or a batch says which.
+	r.drop(r.acme, "two.jsonl", []byte(change(`"nonce":"7"`, `"nonce":"8"`)+change(`"nonce":"7"`, `"nonce":"8"`, `"value":"1`, `"value":"2`)))
+	lines := strings.Split(string(r.wait("spool", "acme", "outbox", "two.result.jsonl")), "\n")
+	if !strings.Contains(lines[0], `"signed"`) || !strings.Contains(lines[1], "nonce-used") {
+		t.Errorf("the batch says\n%s", strings.Join(lines, "\n"))
+	}
+	stop()
+	// A policy with a misspelt restriction serves nobody.
+	r.ok(os.WriteFile(r.path("db", "companies", "acme", "policy.json"), []byte(`{"ethereum":{"max_fees":"1"}}`), 0o600))
+	r.drop(r.acme, "late.json", testbed.EthereumTransfer(w, "late", 9))
+	r.once()
+	if !strings.Contains(r.log.text.String(), "max_fees") || exists(r.path("spool", "acme", "outbox", "late.result.json")) {
+		t.Error("a misspelt restriction is none")
+	}
+}

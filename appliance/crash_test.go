@@ -131,6 +131,8 @@ func newScene(t testing.TB) *scene {
 	drop("etheragain.json", ether)
 	drop("etherrival.json", []byte(strings.Replace(string(ether), `"value":"1`, `"value":"2`, 1)))
 	drop("ether.jsonl", append(testbed.EthereumTransfer(w3, "line 1", 8), testbed.EthereumTransfer(w3, "line 2", 9)...))
+	drop("several.json", []byte(pairRequest(w, "several", "a", "b")))
+	drop("several.jsonl", []byte(pairRequest(w, "1", "c", "d")+pairRequest(w, "2", "e")))
 	drop("new.json", []byte(`{"type":"wallet.create","curve":"P-256","reference":"new"}`)) //
 	drop("bind.json", fmt.Appendf(nil, `{"type":"wallet.bind","wallet":%q,"address":%q}`, w2, testbed.Address("bound")))
 	drop("bad.json", []byte(`{"type":"sign","wallet":"W_nobody","data":{"text":"x","hash":"sha256"}}`))
@@ -291,7 +293,7 @@ func TestCrashEverywhere(t *testing.T) {
 	}
 	stride := *every
 	if testing.Short() {
-		stride = 23
+		stride = 29
 	}
 	var tried atomic.Int64
 	var wg sync.WaitGroup

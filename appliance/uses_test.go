@@ -91,3 +91,27 @@ func TestListCounts(t *testing.T) {
 	stop()
 	r.check(true)
 }
+
+// TestListAddresses: wallet.list tells the addresses that follow from a key, and the
+// answers that sign show the same.
+func TestListAddresses(t *testing.T) {
+	r := newRig(t)
+	stop := r.serve()
+	k1, p256 := r.wallet("secp256k1"), r.wallet("P-256")
+	got := r.answer("list.json", []byte(`{"type":"wallet.list"}`))
+	signed := r.answer("pay.json", testbed.EthereumTransfer(k1, "pay", 1))
+	for _, e := range got.Wallets {
+		switch e.Wallet {
+		case k1:
+			if e.Addresses["ethereum"] == "" || e.Addresses["ethereum"] != signed.Address {
+				t.Errorf("listed as %+v, signed as %s", e, signed.Address)
+			}
+		case p256:
+			if e.Addresses != nil {
+				t.Errorf("on P-256: %+v", e)
+			}
+		}
+	}
+	stop()
+	r.check(true)
+}

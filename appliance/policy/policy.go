@@ -106,6 +106,10 @@ type Plan struct {
 	wallets  []Wallet
 	known    []ledger.Wallet // of them, what a ledger knows
 	signings []ledger.Signing
+
+	// A batch has 100,000 plans, of one wallet each.
+	oneWallet [1]Wallet
+	oneKnown  [1]ledger.Wallet
 }
 
 // Signings returns what has to be signed. The caller must not change it.
@@ -271,21 +275,22 @@ func (p *Policy) data(r *request.Request, w Wallet) error {
 }
 
 // NewPlan says what a sign request signs and how, or why it cannot be signed with
-// these wallets, at least one.
-func NewPlan(r *request.Request, ws ...Wallet) (*Plan, error) {
-	p := &Plan{req: r, wallets: ws}
+// these wallets.
+func NewPlan(r *request.Request, first Wallet, others ...Wallet) (*Plan, error) {
+	p := &Plan{req: r}
+	p.wallets = append(append(p.oneWallet[:0], first), others...)
 	if r.Data != nil {
-		s, err := signData(r.Data, ws[0].Curve)
+		s, err := signData(r.Data, first.Curve)
 		if err != nil {
 			return nil, err
 		}
 		p.signings = []ledger.Signing{s}
 		return p, nil
 	}
-	p.known = make([]ledger.Wallet, len(ws))
-	for i := range ws {
-		w := &ws[i]
-		p.known[i] = ledger.Wallet{ID: w.ID, Curve: w.Curve, PublicPEM: w.PublicPEM, Address: w.Address}
+	p.known = p.oneKnown[:0]
+	for i := range p.wallets {
+		w := &p.wallets[i]
+		p.known = append(p.known, ledger.Wallet{ID: w.ID, Curve: w.Curve, PublicPEM: w.PublicPEM, Address: w.Address})
 	}
 	var err error
 	p.signings, err = r.Tx.Signings(p.known)

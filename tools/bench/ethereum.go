@@ -14,7 +14,8 @@ import (
 
 // wantEthereum is the target for batches of Ethereum's transfers, as a ratio of the bare
 // signer with the same recheck: beside the signature each line has hashes of its own to
-// compute, of the transaction and of the sender's address.
+// compute, of the transaction and of the sender's address. It is for the careful
+// recheck: without one a signature takes little longer than these.
 const wantEthereum = 0.8
 
 // ethereumLines is how long the batches are.
@@ -75,7 +76,9 @@ func (b *bench) ethereumRow(name string, r keyfs.Recheck) (*Row, error) {
 	row := &Row{Name: name, Rate: m.rate, Unit: "lines", Signer: m.ratios[0], Memory: s.p.memory,
 		Note: fmt.Sprintf("batches of %d transfers (EIP-1559)", lines)}
 	row.compareCPU(u, bare)
-	row.atLeast("%v of signer", wantEthereum, row.Signer.Median)
+	if r == keyfs.RecheckVerify {
+		row.atLeast("%v of signer", wantEthereum, row.Signer.Median)
+	}
 	return row, s.p.close()
 }
 

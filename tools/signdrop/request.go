@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
 
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/metacoin"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
@@ -42,7 +43,7 @@ type form struct {
 
 type member struct {
 	name  string
-	value any // string, bool, int or []member
+	value any // string, bool, int, jsontext.Value or []member
 }
 
 // add adds a member unless it is empty.
@@ -126,6 +127,8 @@ func encodeObject(e *jsontext.Encoder, members []member) error {
 			err = e.WriteToken(jsontext.Bool(v))
 		case int:
 			err = e.WriteToken(jsontext.Int(int64(v)))
+		case jsontext.Value:
+			err = e.WriteValue(v)
 		case []member:
 			err = encodeObject(e, v)
 		}
@@ -140,21 +143,33 @@ func newRequestSign() *cobra.Command {
 	var (
 		f                 form
 		wallet, operation string
-		set               []string
+		ledger            string
+		set, setJSON      []string
 		replace           bool
 	)
 	cmd := &cobra.Command{
 		Use:   "sign --wallet W --operation OP --set FIELD=VALUE…",
-		Short: "Ask for the signature of a Metacoin operation",
-		Long: `Write a request to sign a Metacoin operation. "signdrop request operations"
-lists the operations, and with a name the fields of one.
+		Short: "Ask for the signature of a ledger's operation",
+		Long: `Write a request to sign an operation of a ledger.
 
-The one-time key is called nonce in every operation, whatever the ledger calls
-it. A value that the ledger reads as JSON, such as a transferlist, is given as
-it is and signed byte for byte.`,
+Of Metacoin "signdrop request operations" lists the operations, and with a name
+the fields of one. The one-time key is called nonce in every operation, whatever
+the ledger calls it. A value that the ledger reads as JSON, such as a
+transferlist, is given as it is and signed byte for byte.
+
+Of Ethereum (--ledger ethereum) the operations are eip1559, legacy, eip2930,
+eip7702, authorization, message, typed_data and hash; docs/formats.md has their
+fields. Amounts are in wei. What is no string, such as typed_data, is given with
+--set-json.`,
 		Example: `  signdrop request sign --wallet W_… --operation transfer \
       --set from=MT… --set to=MT… --set token=0 --set amount=100000000 \
-      --set nonce=… --reference payout-0001 -o pay.json`,
+      --set nonce=… --reference payout-0001 -o pay.json
+  signdrop request sign --ledger ethereum --wallet W_… --operation eip1559 \
+      --set chain_id=1 --set nonce=9 --set to=0x… --set value=5000000 \
+      --set gas_limit=21000 --set max_fee_per_gas=30000000000 \
+      --set max_priority_fee_per_gas=1000000000 -o pay.json
+  signdrop request sign --ledger ethereum --wallet W_… --operation typed_data \
+      --set-json typed_data="$(cat order.json)"`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := needed(cmd, "wallet", "operation"); err != nil {
@@ -171,6 +186,16 @@ it is and signed byte for byte.`,
 				}
 				fields = append(fields, member{name, value})
 			}
+			for _, s := range setJSON {
+				name, value, ok := strings.Cut(s, "=")
+				if v := jsontext.Value(value); !ok || name == "" || !v.IsValid() {
+					return usagef("--set-json %s: write FIELD=JSON", s)
+				}
+				fields = append(fields, member{name, jsontext.Value(value)})
+			}
+			if ledgers.Find(ledger) == nil {
+				return usagef("--ledger %s: there is no such ledger", ledger)
+			}
 			if err := twice(fields); err != nil {
 				return err
 			}
@@ -181,19 +206,29 @@ it is and signed byte for byte.`,
 			if replace {
 				f.members = append(f.members, member{"replace", true})
 			}
-			f.members = append(f.members, member{"metacoin", fields})
+			f.members = append(f.members, member{ledger, fields})
 			return f.write(cmd.OutOrStdout())
 		},
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&wallet, "wallet", "", "`id` of the wallet, or the address that it is bound to")
+	fs.StringVar(&ledger, "ledger", ledgers.All[0].Name, "`name` of the ledger: "+ledgerNames())
 	fs.StringVar(&operation, "operation", "", "`name` of the operation")
 	fs.StringArrayVar(&set, "set", nil, "`FIELD=VALUE` of the operation; may be repeated")
+	fs.StringArrayVar(&setJSON, "set-json", nil, "`FIELD=JSON` of the operation, for a value that is no string")
 	fs.BoolVar(&replace, "replace", false, "sign although another text was signed for this nonce; the policy must allow it")
 	f.flags(cmd)
 	complete(cmd, "operation", func(*cobra.Command) []string { return operationNames() })
 	complete(cmd, "set", func(cmd *cobra.Command) []string { return fieldNames(operation) })
 	return cmd
+}
+
+func ledgerNames() string {
+	var names []string
+	for _, l := range ledgers.All {
+		names = append(names, l.Name)
+	}
+	return strings.Join(names, " or ")
 }
 
 // twice refuses a field that is given two times: JSON would have to choose.
