@@ -50,10 +50,10 @@ func (a *Appliance) judgeWords(o *outcome) error {
 	if req.Address != "" {
 		return reason.New(reason.FieldUnknown, "leave the address out", "an HD wallet has no address of Metacoin").At("address")
 	}
-	key, err := keyfs.KeyOfWords(req.Words, req.Passphrase, hd.Network(req.Network))
+	key, err := keyfs.KeyOfWords(req.Mnemonic, req.Passphrase, hd.Network(req.Network))
 	if err != nil {
 		return reason.New(reason.FieldInvalid, "give 12, 15, 18, 21 or 24 English words of BIP-39 in lower case, and a passphrase of printable ASCII",
-			"these are not words that can be imported, or one of them is wrong").At("words")
+			"these are not words that can be imported, or one of them is wrong").At("mnemonic")
 	}
 	req.PrivateKey = key
 	return nil
