@@ -49,7 +49,7 @@ func TestHDCreate(t *testing.T) {
 		}
 	}
 	first := r.wait("spool", "acme", "outbox", "hd.result.json")
-	ask := fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2wpkh","count":100}`, a.Wallet)
+	ask := fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2wpkh","number":100}`, a.Wallet)
 	list := r.answer("addr.json", ask)
 	if list.Verdict != "derived" || len(list.Addresses) != 100 || list.Addresses[99].Path != "m/84h/1h/0h/0/99" || !strings.HasPrefix(list.Addresses[0].Address, "tb1q") {
 		t.Errorf("addresses: %+v", list)
@@ -127,7 +127,7 @@ func TestBitcoinImports(t *testing.T) {
 	}{
 		{words.Wallet, `"script":"p2sh"`, "script", reason.FieldInvalid},
 		{words.Wallet, `"script":"p2tr","network":"test"`, "network", reason.FieldInvalid},
-		{words.Wallet, `"script":"p2tr","index":2147483647,"count":2`, "count", reason.FieldInvalid},
+		{words.Wallet, `"script":"p2tr","index":2147483647,"number":2`, "number", reason.FieldInvalid},
 		{wif.Wallet, `"script":"p2tr","index":1`, "index", reason.FieldInvalid},
 		{nist, `"script":"p2tr"`, "wallet", reason.CurveUnsuitable},
 		{"W_nobody", `"script":"p2tr"`, "wallet", reason.WalletUnknown},

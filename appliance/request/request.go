@@ -84,7 +84,7 @@ type Request struct {
 	Account        int       // wallet.address
 	Change         bool      // wallet.address: of the chain for change
 	Index          int       // wallet.address: the first
-	Count          int       // wallet.address: how many, 0 for one
+	Number         int       // wallet.address: how many, 0 for one
 	Metacoin       *metacoin.Tx
 	Data           *Data
 
@@ -196,7 +196,7 @@ var table = func() []field {
 		{name: "account", max: maxStep, read: natural(func(r *Request) *int { return &r.Account })},
 		{name: "change", read: flag(func(r *Request) *bool { return &r.Change })},
 		{name: "index", max: maxStep, read: natural(func(r *Request) *int { return &r.Index })},
-		{name: "count", max: MaxAddresses, read: number(func(r *Request) *int { return &r.Count })},
+		{name: "number", max: MaxAddresses, read: number(func(r *Request) *int { return &r.Number })},
 		{name: "metacoin", read: readMetacoin},
 		{name: "data", read: readData},
 		{name: "key", max: 64, read: text(func(r *Request) *string { return &r.Key })},
@@ -261,7 +261,7 @@ var shapes = map[string]shape{
 	Sign:          {of("wallet"), of("replace metacoin data"), Partner},
 	WalletCreate:  {0, of("curve kind network wallet_not_after"), Partner},
 	WalletImport:  {0, of("private_key mnemonic passphrase network address wallet_not_after"), Partner},
-	WalletAddress: {of("wallet script"), of("network account change index count"), Partner},
+	WalletAddress: {of("wallet script"), of("network account change index number"), Partner},
 	WalletBind:    {of("wallet address"), of("company"), Partner | Administrator},
 	WalletList:    {0, of("after limit"), Partner},
 	WalletDisable: {of("wallet"), of("company"), Partner | Administrator},

@@ -59,10 +59,10 @@ func TestParse(t *testing.T) {
 		{"import a key with a passphrase", `{"type":"wallet.import","private_key":"x","passphrase":"y"}`, reason.FieldUnknown, "passphrase"},
 		{"import many words", `{"type":"wallet.import","network":"main","mnemonic":"` + strings.Repeat("x", 513) + `"}`, reason.FieldInvalid, "mnemonic"},
 		{"import words", `{"type":"wallet.import","mnemonic":"x\ny","passphrase":"z","network":"test"}`, "", ""},
-		{"address", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","account":0,"change":true,"index":0,"count":100}`, "", ""},
+		{"address", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","account":0,"change":true,"index":0,"number":100}`, "", ""},
 		{"address, no script", `{"type":"wallet.address","wallet":"W_1"}`, reason.FieldMissing, "script"},
-		{"address, too many", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","count":101}`, reason.FieldInvalid, "count"},
-		{"address, none", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","count":0}`, reason.FieldInvalid, "count"},
+		{"address, too many", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","number":101}`, reason.FieldInvalid, "number"},
+		{"address, none", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","number":0}`, reason.FieldInvalid, "number"},
 		{"address, hardened", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","index":2147483648}`, reason.FieldInvalid, "index"},
 		{"address, negative", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","account":-1}`, reason.FieldInvalid, "account"},
 		{"address, string", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","index":"1"}`, reason.FieldInvalid, "index"},
@@ -86,7 +86,7 @@ func TestParse(t *testing.T) {
 		{"metacoin is empty", `{"type":"sign","wallet":"W_1","metacoin":{}}`, reason.FieldMissing, "metacoin.operation"},
 		{"metacoin number", `{"type":"sign","wallet":"W_1","metacoin":` + strings.Replace(transfer, `"100"`, `100`, 1) + `}`, reason.FieldInvalid, "metacoin.amount"},
 		{"metacoin unknown field", `{"type":"sign","wallet":"W_1","metacoin":` + strings.Replace(transfer, `"to"`, `"tu"`, 1) + `}`, reason.FieldUnknown, "metacoin.tu"},
-		{"a batch's first line", `{"type":"batch","count":1}`, reason.TypeUnknown, "type"},
+		{"a batch's first line", `{"type":"batch","count":1}`, reason.FieldUnknown, "count"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
