@@ -50,10 +50,10 @@ func (a *Appliance) judgeWords(o *outcome) error {
 	if req.Address != "" {
 		return reason.New(reason.FieldUnknown, "leave the address out", "an HD wallet has no address of Metacoin").At("address")
 	}
-	key, err := keyfs.KeyOfWords(req.Words, req.Passphrase, hd.Network(req.Network))
+	key, err := keyfs.KeyOfWords(req.Mnemonic, req.Passphrase, hd.Network(req.Network))
 	if err != nil {
 		return reason.New(reason.FieldInvalid, "give 12, 15, 18, 21 or 24 English words of BIP-39 in lower case, and a passphrase of printable ASCII",
-			"these are not words that can be imported, or one of them is wrong").At("words")
+			"these are not words that can be imported, or one of them is wrong").At("mnemonic")
 	}
 	req.PrivateKey = key
 	return nil
@@ -69,16 +69,16 @@ func checkAddresses(o *outcome) error {
 		if req.Network != "" && req.Network != string(w.Network()) {
 			return reason.New(reason.FieldInvalid, "leave it out", "the wallet belongs to another network").At("network")
 		}
-		if req.Index+max(req.Count, 1) > hd.Hardened {
-			return reason.New(reason.FieldInvalid, "ask for fewer", "there are no addresses behind 2147483647").At("count")
+		if req.Index+max(req.Number, 1) > hd.Hardened {
+			return reason.New(reason.FieldInvalid, "ask for fewer", "there are no addresses behind 2147483647").At("number")
 		}
 		return nil
 	}
 	if w.Curve() != keyfs.Secp256k1 {
 		return reason.New(reason.CurveUnsuitable, "use a wallet on secp256k1", "Bitcoin does not accept keys on this curve").At("wallet")
 	}
-	if req.Account != 0 || req.Change || req.Index != 0 || req.Count > 1 {
-		return reason.New(reason.FieldInvalid, "leave account, change, index and count out", "the wallet has a single key").At("index")
+	if req.Account != 0 || req.Change || req.Index != 0 || req.Number > 1 {
+		return reason.New(reason.FieldInvalid, "leave account, change, index and number out", "the wallet has a single key").At("index")
 	}
 	return nil
 }
@@ -114,7 +114,7 @@ func (a *Appliance) addressed(o *outcome) error {
 			return err
 		}
 		base := hd.Account(s, network, uint32(req.Account)).Below(chain)
-		for i := range uint32(max(req.Count, 1)) {
+		for i := range uint32(max(req.Number, 1)) {
 			key, err := pub.Derive(hd.Path{uint32(req.Index) + i})
 			if err != nil {
 				return err

@@ -49,7 +49,7 @@ func TestHDCreate(t *testing.T) {
 		}
 	}
 	first := r.wait("spool", "acme", "outbox", "hd.result.json")
-	ask := fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2wpkh","count":100}`, a.Wallet)
+	ask := fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2wpkh","number":100}`, a.Wallet)
 	list := r.answer("addr.json", ask)
 	if list.Verdict != "derived" || len(list.Addresses) != 100 || list.Addresses[99].Path != "m/84h/1h/0h/0/99" || !strings.HasPrefix(list.Addresses[0].Address, "tb1q") {
 		t.Errorf("addresses: %+v", list)
@@ -92,7 +92,7 @@ func TestHDCreate(t *testing.T) {
 func TestBitcoinImports(t *testing.T) {
 	r := newRig(t)
 	stop := r.serve()
-	words := r.sealed("words", `{"type":"wallet.import","words":"`+vectorWords+`","network":"main"}`)
+	words := r.sealed("words", `{"type":"wallet.import","mnemonic":"`+vectorWords+`","network":"main"}`)
 	xprv := r.sealed("xprv", `{"type":"wallet.import","private_key":"`+vectorXprv+`"}`)
 	wif := r.sealed("wif", `{"type":"wallet.import","private_key":"`+vectorWIF+`"}`)
 	if words.Verdict != "imported" || words.Fingerprint != "73c5da0a" || words.Kind != "hd" || words.Network != "main" || len(words.Accounts) != 4 {
@@ -104,7 +104,7 @@ func TestBitcoinImports(t *testing.T) {
 	if wif.Kind != "" || wif.Curve != "secp256k1" || wif.Accounts != nil {
 		t.Errorf("WIF: %+v", wif)
 	}
-	phrase := r.sealed("phrase", `{"type":"wallet.import","words":"`+vectorWords+`","passphrase":"TREZOR","network":"regtest"}`)
+	phrase := r.sealed("phrase", `{"type":"wallet.import","mnemonic":"`+vectorWords+`","passphrase":"TREZOR","network":"regtest"}`)
 	if phrase.Fingerprint != "b4e3f5ed" || phrase.Network != "regtest" {
 		t.Errorf("words with a passphrase: %+v", phrase)
 	}
@@ -127,7 +127,7 @@ func TestBitcoinImports(t *testing.T) {
 	}{
 		{words.Wallet, `"script":"p2sh"`, "script", reason.FieldInvalid},
 		{words.Wallet, `"script":"p2tr","network":"test"`, "network", reason.FieldInvalid},
-		{words.Wallet, `"script":"p2tr","index":2147483647,"count":2`, "count", reason.FieldInvalid},
+		{words.Wallet, `"script":"p2tr","index":2147483647,"number":2`, "number", reason.FieldInvalid},
 		{wif.Wallet, `"script":"p2tr","index":1`, "index", reason.FieldInvalid},
 		{nist, `"script":"p2tr"`, "wallet", reason.CurveUnsuitable},
 		{"W_nobody", `"script":"p2tr"`, "wallet", reason.WalletUnknown},
@@ -141,7 +141,7 @@ func TestBitcoinImports(t *testing.T) {
 	id, err := setup.ReadIdentity(r.root)
 	r.ok(err)
 	for name, req := range map[string]string{
-		"badwords": `{"type":"wallet.import","words":"` + strings.Replace(vectorWords, "about", "zoo", 1) + `","network":"main"}`,
+		"badwords": `{"type":"wallet.import","mnemonic":"` + strings.Replace(vectorWords, "about", "zoo", 1) + `","network":"main"}`,
 		"badwif":   `{"type":"wallet.import","private_key":"` + vectorWIF + `","network":"test"}`,
 		"account":  `{"type":"wallet.import","private_key":"xprv9xgqHN7yz9MwCkxsBPN5qetuNdQSUttZNKw1dcYTV4mkaAFiBVGQziHs3NRSWMkCzvgjEe3n9xV8oYywvM8at9yRqyaZVz6TYYhX98VjsUk"}`,
 	} {
@@ -162,7 +162,7 @@ func TestBitcoinSecretsInTheClear(t *testing.T) {
 	r := newRig(t)
 	stop := r.serve()
 	for name, text := range map[string]string{
-		"words.json": `{"type":"wallet.import","words":"` + vectorWords + `","network":"main"}`,
+		"words.json": `{"type":"wallet.import","mnemonic":"` + vectorWords + `","network":"main"}`,
 		"xprv.json":  `{"type":"wallet.import","private_key":"` + vectorXprv + `"}`,
 		"note.json":  `{"type":"sign","wallet":"W_1","data":{"text":"the key is ` + vectorWIF + `","hash":"sha256"}}`,
 		"coin.psbt":  vectorXprv,

@@ -145,8 +145,8 @@ func newScene(t testing.TB) *scene {
 	drop("import.json.age", sealFor(id.Recipient(), importRequest(t, "imported")))
 	drop("clear.json", []byte(importRequest(t, "exposed")))
 	drop("tree.json", []byte(`{"type":"wallet.create","kind":"hd","network":"test"}`))
-	drop("words.json.age", sealFor(id.Recipient(), `{"type":"wallet.import","words":"`+vectorWords+`","network":"main"}`))
-	drop("addr.json", fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2tr","count":2}`, tree))
+	drop("words.json.age", sealFor(id.Recipient(), `{"type":"wallet.import","mnemonic":"`+vectorWords+`","network":"main"}`))
+	drop("addr.json", fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2tr","number":2}`, tree))
 	document := func(how, text string) []byte { return fmt.Appendf(nil, "%s\n%s\n%s\n", w, how, text) }
 	drop("coin.psbt", document("whole", "coin"))
 	drop("half.psbt", document("half", "half"))

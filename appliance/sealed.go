@@ -59,7 +59,7 @@ func (a *Appliance) unseal(t *task) *reason.Refusal {
 // fields of requests that hold a secret. Those of Bitcoin's wallets package hd knows.
 var (
 	secretMarks  = [][]byte{[]byte("PRIVATE KEY-----"), []byte("AGE-SECRET-KEY-")}
-	secretFields = [][]byte{[]byte(`"passphrase"`), []byte(`"private_key"`), []byte(`"words"`)}
+	secretFields = [][]byte{[]byte(`"passphrase"`), []byte(`"private_key"`), []byte(`"mnemonic"`)}
 )
 
 // maxPeek is how much of a file that is refused unread is searched for secrets, in

@@ -17,7 +17,7 @@ import (
 
 // judgeImport checks a key that was made elsewhere before anything is done.
 func (a *Appliance) judgeImport(c *company, o *outcome) error {
-	if o.req.Words != nil {
+	if o.req.Mnemonic != nil {
 		return a.judgeWords(o)
 	}
 	key, err := keyfs.ParsePrivateKey(o.req.PrivateKey)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"signdrop/keyfs"
+	"signdrop/keyfs/hd"
 	"signdrop/spool/durable"
 )
 
@@ -40,13 +41,19 @@ func everyFailure(t *testing.T, try func(t *testing.T, how failure, at int) bool
 // of them alone.
 type makeFunc func(s *keyfs.Store, vol durable.FS) ([]*keyfs.Wallet, error)
 
-var threeWallets = []keyfs.Spec{{ID: "W_1", Curve: keyfs.P256}, {ID: "W_old", Curve: keyfs.P256}, {ID: "W_2", Curve: keyfs.P256}}
+var threeWallets = []keyfs.Spec{{ID: "W_1", Curve: keyfs.P256}, {ID: "W_old", Curve: keyfs.P256}, {ID: "W_2", Network: hd.Test}}
 
 // makers are the two ways in which wallets come to be. old makes W_old alone.
 func makers(t *testing.T) map[string]struct{ all, old makeFunc } {
 	t.Helper()
 	var imports []keyfs.ImportSpec
 	for _, spec := range threeWallets {
+		if spec.Network != "" {
+			key, err := keyfs.KeyOfWords([]byte(vectorWords), nil, spec.Network)
+			must(t, err)
+			imports = append(imports, keyfs.ImportSpec{ID: spec.ID, PrivateKeyPEM: key, Network: spec.Network})
+			continue
+		}
 		imports = append(imports, keyfs.ImportSpec{ID: spec.ID, PrivateKeyPEM: newKey(t, spec.Curve)})
 	}
 	return map[string]struct{ all, old makeFunc }{

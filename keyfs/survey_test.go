@@ -3,6 +3,7 @@ package keyfs_test
 import (
 	"crypto/ecdsa"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/btcsuite/btcd/btcec/v2"
 
 	"signdrop/spool/durable"
 )
@@ -138,6 +141,13 @@ func publicOf(t *testing.T, key []byte) string {
 	block, _ := pem.Decode(key)
 	if block == nil {
 		t.Fatal("key.pem is not PEM")
+	}
+	if block.Type == "BIP32 PRIVATE KEY" && len(block.Bytes) == 78 {
+		// SubjectPublicKeyInfo of secp256k1, and the point.
+		head, err := hex.DecodeString("3056301006072a8648ce3d020106052b8104000a034200")
+		must(t, err)
+		_, pub := btcec.PrivKeyFromBytes(block.Bytes[46:])
+		return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: append(head, pub.SerializeUncompressed()...)}))
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil { // secp256k1

@@ -81,12 +81,12 @@ type Request struct {
 	Address        string    // wallet.bind, wallet.import
 	WalletNotAfter time.Time // wallet.create, wallet.import: from then on it does not sign
 	PrivateKey     []byte    // wallet.import: PEM, WIF or an extended key; a secret
-	Words          []byte    // wallet.import: words of BIP-39, in its place; a secret
+	Mnemonic       []byte    // wallet.import: words of BIP-39, in its place; a secret
 	Script         string    // wallet.address: form of the outputs
 	Account        int       // wallet.address
 	Change         bool      // wallet.address: of the chain for change
 	Index          int       // wallet.address: the first
-	Count          int       // wallet.address: how many, 0 for one
+	Number         int       // wallet.address: how many, 0 for one
 	Tx             ledger.Tx // sign: of one of the ledgers
 	Data           *Data     // sign: or this
 
@@ -125,7 +125,7 @@ func (r *Request) Secret() bool {
 // Wipe clears what is secret.
 func (r *Request) Wipe() {
 	clear(r.PrivateKey)
-	clear(r.Words)
+	clear(r.Mnemonic)
 	clear(r.Passphrase)
 }
 
@@ -195,12 +195,12 @@ var table = func() []field {
 		{name: "private_key", max: maxKey, read: lines(func(r *Request, s string) { r.PrivateKey = []byte(s) })},
 		{name: "kind", max: 16, read: text(func(r *Request) *string { return &r.Kind })},
 		{name: "network", max: 16, read: text(func(r *Request) *string { return &r.Network })},
-		{name: "words", max: maxWords, read: lines(func(r *Request, s string) { r.Words = []byte(s) })},
+		{name: "mnemonic", max: maxWords, read: lines(func(r *Request, s string) { r.Mnemonic = []byte(s) })},
 		{name: "script", max: 32, read: text(func(r *Request) *string { return &r.Script })},
 		{name: "account", max: maxStep, read: natural(func(r *Request) *int { return &r.Account })},
 		{name: "change", read: flag(func(r *Request) *bool { return &r.Change })},
 		{name: "index", max: maxStep, read: natural(func(r *Request) *int { return &r.Index })},
-		{name: "count", max: MaxAddresses, read: number(func(r *Request) *int { return &r.Count })},
+		{name: "number", max: MaxAddresses, read: number(func(r *Request) *int { return &r.Number })},
 		{name: "data", read: readData},
 		{name: "key", max: 64, read: text(func(r *Request) *string { return &r.Key })},
 		{name: "format", max: 32, read: text(func(r *Request) *string { return &r.Format })},
@@ -279,8 +279,8 @@ const (
 var shapes = map[string]shape{
 	Sign:          {of("wallet"), of("replace data") | ofLedgers, Partner},
 	WalletCreate:  {0, of("curve kind network wallet_not_after"), Partner},
-	WalletImport:  {0, of("private_key words passphrase network address wallet_not_after"), Partner},
-	WalletAddress: {of("wallet script"), of("network account change index count"), Partner},
+	WalletImport:  {0, of("private_key mnemonic passphrase network address wallet_not_after"), Partner},
+	WalletAddress: {of("wallet script"), of("network account change index number"), Partner},
 	WalletBind:    {of("wallet address"), of("company"), Partner | Administrator},
 	WalletList:    {0, of("after limit"), Partner},
 	WalletDisable: {of("wallet"), of("company"), Partner | Administrator},
@@ -711,16 +711,16 @@ func (r *Request) checkCreate(has func(string) bool) error {
 
 // checkImport: a key, or words, which may have a passphrase.
 func (r *Request) checkImport(has func(string) bool) error {
-	if has("private_key") && has("words") {
-		return oneOf(has, "private_key", "words", "")
+	if has("private_key") && has("mnemonic") {
+		return oneOf(has, "private_key", "mnemonic", "")
 	}
-	if !has("private_key") && !has("words") {
-		return reason.New(reason.FieldMissing, "add it, or words; see docs/formats.md", "a %s request needs this field", r.Type).At("private_key")
+	if !has("private_key") && !has("mnemonic") {
+		return reason.New(reason.FieldMissing, "add it, or mnemonic; see docs/formats.md", "a %s request needs this field", r.Type).At("private_key")
 	}
 	switch {
-	case has("passphrase") && !has("words"):
+	case has("passphrase") && !has("mnemonic"):
 		return reason.New(reason.FieldUnknown, "remove it; an encrypted key must be decrypted first", "only words have a passphrase").At("passphrase")
-	case has("words") && !has("network"):
+	case has("mnemonic") && !has("network"):
 		return reason.New(reason.FieldMissing, "say main, test or regtest", "words do not tell of which network they are").At("network")
 	}
 	return r.checkNetwork()

@@ -270,6 +270,12 @@ func TestSubmitSFTPFiles(t *testing.T) {
 	c.v.ok(os.WriteFile(c.v.outbox("coin.result.json"), result, 0o640))
 	out := c.submit(0, c.addr, "--wait", "coin.psbt")
 	c.has(out, `^answered\tcoin\.psbt\t.*/outbox/coin\.result\.json$`)
+	c.v.ok(os.Mkdir(c.path("got"), 0o700))
+	out = c.submit(0, c.addr, "--wait", "--get", "got", "coin.psbt")
+	c.has(out, `^answered\tcoin\.psbt\tgot/coin\.result\.json$`)
+	if !bytes.Equal(c.read("got/coin-signed.psbt"), signed) || !bytes.Equal(c.read("got/coin.result.json"), result) {
+		t.Error("other files were saved than lie there")
+	}
 	signed[0]++
 	c.v.ok(os.WriteFile(c.v.outbox("coin-signed.psbt"), signed, 0o640))
 	out = c.submit(1, c.addr, "--wait", "coin.psbt")

@@ -2,13 +2,16 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +20,7 @@ import (
 
 	"signdrop/appliance/answer"
 	"signdrop/spool"
+	"signdrop/spool/durable"
 )
 
 // readReplies calls f for each line of an answer: the one of a result or a reason,
@@ -78,15 +82,21 @@ const shownRefusals = 10
 func (s *submit) read(p *parcel, v verdict, box, name string) {
 	path := s.site.path(box, name)
 	refused, err := readRefusals(s.site, box, name)
-	if err == nil {
-		err = checkFurther(s.site, box, name, refused.files)
+	if err == nil && v == answered {
+		if err = s.fetch(box, name, refused.files); err == nil && s.get != "" {
+			path = filepath.Join(s.get, name)
+		}
 	}
 	p.refusals = refused.count
 	for _, t := range refused.texts {
 		s.complain(p.name, t.text, t.hint)
 	}
 	if err != nil {
-		s.complain(p.name, err.Error(), "")
+		hint := ""
+		if f := new(failure); errors.As(err, &f) {
+			hint = f.hint
+		}
+		s.complain(p.name, err.Error(), hint)
 		s.settle(p, failed, path)
 		return
 	}
@@ -103,32 +113,66 @@ type refusals struct {
 	files []answer.FileEntry            // what it names beside it
 }
 
-// checkFurther reads the files that an answer names and compares them with it. They
-// were there before it was: one that is missing was taken away.
-func checkFurther(in site, box, name string, files []answer.FileEntry) error {
+// maxFurther is more than a further file of an answer has, in bytes.
+const maxFurther = 64 << 20
+
+// fetch reads the files that an answer names and compares them with it. They were
+// there before it was: one that is missing was taken away. With --get it saves them,
+// and then the answer, so that what lies there with its answer is whole.
+func (s *submit) fetch(box, name string, files []answer.FileEntry) error {
 	for _, f := range files {
 		beside := spool.Beside(name, f.Ending)
-		if beside == "" {
+		if beside == "" || f.Size < 0 || f.Size > maxFurther {
 			return fmt.Errorf("the answer names a file with the ending %q, which no answer has", f.Ending)
 		}
-		path := in.path(box, beside)
-		digest := ""
-		err := in.read(box, beside, func(r io.Reader) error {
-			h := sha256.New()
-			_, err := io.Copy(h, r)
-			digest = hex.EncodeToString(h.Sum(nil))
-			return err
-		})
-		switch {
+		path := s.site.path(box, beside)
+		data, err := readFile(s.site, box, beside, f.Size+1)
+		switch sum := sha256.Sum256(data); {
 		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("the answer names %s, which was taken away", path)
 		case err != nil:
 			return err
-		case digest != f.SHA256:
+		case hex.EncodeToString(sum[:]) != f.SHA256:
 			return fmt.Errorf("%s is not the file that the answer names: do not use it", path)
 		}
+		if err := s.save(beside, data); err != nil {
+			return err
+		}
 	}
-	return nil
+	if s.get == "" {
+		return nil
+	}
+	data, err := readFile(s.site, box, name, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	return s.save(name, data)
+}
+
+// save writes a file that was fetched, never in the place of another.
+func (s *submit) save(name string, data []byte) error {
+	if s.get == "" {
+		return nil
+	}
+	path := filepath.Join(s.get, name)
+	err := durable.WriteFileNew(path, data, 0o644)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	there, err := os.ReadFile(path)
+	if err == nil && !bytes.Equal(there, data) {
+		err = hinted(fmt.Errorf("%s is another file and is not overwritten", path), "take it away, or give another directory with --get")
+	}
+	return err
+}
+
+// readFile reads up to max bytes of a file.
+func readFile(in site, box, name string, max int64) (data []byte, err error) {
+	err = in.read(box, name, func(r io.Reader) (err error) {
+		data, err = io.ReadAll(io.LimitReader(r, max))
+		return err
+	})
+	return data, err
 }
 
 func readRefusals(in site, box, name string) (refused refusals, err error) {

@@ -333,7 +333,7 @@ The answer has the descriptors that a watching wallet takes.`,
 func newRequestAddress() *cobra.Command {
 	var f form
 	var wallet, script, network string
-	var account, index, count int
+	var account, index, number int
 	var change bool
 	cmd := &cobra.Command{
 		Use:   "wallet-address --wallet W --script FORM",
@@ -341,7 +341,7 @@ func newRequestAddress() *cobra.Command {
 		Long: `Write a request for addresses of an HD wallet, or for that of a single key on
 secp256k1. FORM is p2pkh, p2sh-p2wpkh, p2wpkh or p2tr; an HD wallet has keys of
 their own for each (BIP-44, 49, 84, 86).`,
-		Example: `  signdrop request wallet-address --wallet W_… --script p2tr --index 20 --count 20`,
+		Example: `  signdrop request wallet-address --wallet W_… --script p2tr --index 20 --number 20`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := needed(cmd, "wallet", "script"); err != nil {
@@ -360,7 +360,7 @@ their own for each (BIP-44, 49, 84, 86).`,
 			for _, n := range []struct {
 				name  string
 				value int
-			}{{"account", account}, {"index", index}, {"count", count}} {
+			}{{"account", account}, {"index", index}, {"number", number}} {
 				if cmd.Flags().Changed(n.name) {
 					f.members = append(f.members, member{n.name, n.value})
 				}
@@ -377,7 +377,7 @@ their own for each (BIP-44, 49, 84, 86).`,
 	fs.StringVar(&network, "network", "", "`network` for a single key: main, test or regtest (default main)")
 	fs.IntVar(&account, "account", 0, "`number` of the account")
 	fs.IntVar(&index, "index", 0, "the first address")
-	fs.IntVar(&count, "count", 1, "how many addresses, 1 to 100")
+	fs.IntVar(&number, "number", 1, "how many addresses, 1 to 100")
 	fs.BoolVar(&change, "change", false, "addresses for change")
 	f.flags(cmd)
 	complete(cmd, "script", words("p2pkh", "p2sh-p2wpkh", "p2wpkh", "p2tr"))

@@ -31,7 +31,9 @@ Nothing is dropped if a name among the files cannot be a request's.
 
 With --wait the command ends when all are answered. Where the output is not a
 terminal there is a line for each file: its verdict, its name and the file
-that says so, with tabs between. Reasons go to standard error.
+that says so, with tabs between. Reasons go to standard error. Files that an
+answer has beside it are read and compared with it. With --get the answers are
+saved to a directory, an answer after its files; nothing is overwritten.
 
 By SFTP the key that signs logs in too, or one of the ssh-agent, unless
 --identity names another. The host's key must be in --known-hosts; one that is
@@ -50,11 +52,13 @@ made again, and what was being uploaded is uploaded again.`,
 	f.StringVar(&s.name, "name", "", "the file's `name` in the inbox (default: its own); for one file")
 	f.BoolVar(&s.wait, "wait", false, "wait for the answers")
 	f.DurationVar(&s.timeout, "timeout", time.Minute, "how long to wait, such as 90s or 2h; 0 for ever")
+	f.StringVar(&s.get, "get", "", "with --wait: save the answers to a `directory`")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "print errors and refusals only")
 	f.StringVar(&s.identity, "identity", "", "SFTP: key `file` to log in with, as for --key (default: that key, or the ssh-agent's)")
 	f.StringVar(&s.hosts, "known-hosts", "", "SFTP: `file` of the hosts' keys (default ~/.ssh/known_hosts)")
 	f.BoolVar(&s.acceptNew, "accept-new-host", false, "SFTP: store the key of a host that is not known")
 	markDir(cmd, "spool")
+	markDir(cmd, "get")
 	markFile(cmd, "key")
 	markFile(cmd, "identity")
 	markFile(cmd, "known-hosts")
@@ -64,6 +68,7 @@ made again, and what was being uploaded is uploaded again.`,
 // submit is one run of the command.
 type submit struct {
 	dir, key, name string
+	get            string
 	wait, quiet    bool
 	timeout        time.Duration
 
@@ -101,8 +106,17 @@ func (s *submit) run(cmd *cobra.Command, args []string) error {
 		return usagef("say with --spool where the inbox is")
 	case s.key == "":
 		return usagef("say with --key who signs")
+	case s.get != "" && !s.wait:
+		return usagef("--get goes with --wait")
 	case s.timeout < 0:
 		return usagef("--timeout cannot be negative")
+	}
+	if s.get != "" {
+		if info, err := os.Stat(s.get); err != nil {
+			return err
+		} else if !info.IsDir() {
+			return usagef("--get %s: this is not a directory", s.get)
+		}
 	}
 	s.out, s.errs = os.Stdout, os.Stderr
 	sftp := strings.HasPrefix(s.dir, "sftp:")

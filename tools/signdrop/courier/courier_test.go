@@ -538,6 +538,12 @@ func TestPassedOver(t *testing.T) {
 	i := strings.Index(good, `,"submit"`)
 	s.put("data.result.json", []byte(good[:i]+"}\n"))
 	s.want(Passed)
+	// Answers of kinds that are no calls, with files beside them or not.
+	s.put("coin-signed.psbt", []byte("signed"))
+	s.put("coin.result.json", []byte(`{"type":"document.result","verdict":"signed","files":[{"ending":"-signed.psbt","size":6,"sha256":"00"}]}`+"\n"))
+	s.want(Passed, Passed)
+	s.put("list.result.json", []byte(`{"type":"wallet.list.result","verdict":"listed","wallets":[]}`+"\n"))
+	s.want(Passed, Passed, Passed)
 	s.put("half.result.json", []byte(strings.TrimSuffix(good, "}}\n")+`,"missing":["buyerNonce"]}}`+"\n"))
 	s.ok(s.run())
 	if !strings.Contains(fmt.Sprint(s.events), "buyerNonce") {
