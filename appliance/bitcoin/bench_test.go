@@ -71,22 +71,30 @@ func BenchmarkFinish(b *testing.B) {
 // the size.
 func TestLimits(t *testing.T) {
 	r := newRing("alice")
+	n := MaxInputs
+	if testing.Short() {
+		n = 100
+	}
 	for _, kind := range benchmarked {
-		data := many(t, r, kind, MaxInputs)
+		data := many(t, r, kind, n)
 		start := time.Now()
 		tx := checked(t, data, Rules{}, r)
-		t.Logf("%s: %d inputs, %d bytes: %v", kind, MaxInputs, len(data), time.Since(start))
-		if len(tx.Wants()) != MaxInputs {
-			t.Errorf("%s: %d signatures are wanted, want %d", kind, len(tx.Wants()), MaxInputs)
+		t.Logf("%s: %d inputs, %d bytes: %v", kind, n, len(data), time.Since(start))
+		if len(tx.Wants()) != n {
+			t.Errorf("%s: %d signatures are wanted, want %d", kind, len(tx.Wants()), n)
 		}
 	}
-	_, err := Parse(many(t, r, kindP2WPKH, MaxInputs+1))
+	p := newPlan()
+	for range MaxInputs + 1 {
+		p.spend(1000, others(1))
+	}
+	_, err := Parse(p.pay(1000).bytes())
 	wantCode(t, err, reason.TooLarge)
 
 	// Legacy digests cover the whole transaction each.
-	p := newPlan()
-	for i := range MaxInputs {
-		p.coin(t, r, kindP2PKH, i, 100_000)
+	p = newPlan()
+	for range MaxInputs {
+		p.spend(1000, p2pkhScript(make([]byte, 20)))
 	}
 	for range 3000 {
 		p.pay(1000)
