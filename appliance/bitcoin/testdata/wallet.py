@@ -14,6 +14,7 @@ from electrum.transaction import (
     PartialTransaction, PartialTxInput, PartialTxOutput, Transaction, TxInput, TxOutpoint, TxOutput, multisig_script)
 
 PURPOSE = {"p2pkh": 44, "p2wpkh-p2sh": 49, "p2wpkh": 84, "p2wsh": 48, "p2sh": 45, "p2wsh-p2sh": 48}
+KINDS = {"single": ("p2pkh", "p2wpkh-p2sh", "p2wpkh"), "multisig": ("p2sh", "p2wsh", "p2wsh-p2sh")}
 
 
 def coin(kind, roots, n, value):
@@ -58,9 +59,8 @@ def make():
     roots = [BIP32Node.from_rootseed(bytes([i]) * 32, xtype="standard") for i in (1, 2)]
     pay = PartialTxOutput.from_address_and_value("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", 195_000)
     out = {}
-    for name, kinds, who in (
-            ("single", ("p2pkh", "p2wpkh-p2sh", "p2wpkh"), roots[:1]),
-            ("multisig", ("p2sh", "p2wsh", "p2wsh-p2sh"), roots)):
+    for name, who in (("single", roots[:1]), ("multisig", roots)):
+        kinds = KINDS[name]
         inputs, keys = [], []
         for n, kind in enumerate(kinds):
             txin, some = coin(kind, who, n, 66_000)
@@ -74,6 +74,12 @@ def make():
 def finish():
     for line in sys.stdin:
         tx = PartialTransaction.from_raw_psbt(line.strip())
+        # What Electrum's wallet says of its own coins; nothing of it is signed.
+        kinds = KINDS["single" if len(tx.inputs()[0].bip32_paths) == 1 else "multisig"]
+        for txin in tx.inputs():
+            txin.pubkeys = sorted(txin.bip32_paths)
+            txin.num_sig = len(txin.pubkeys)
+            txin.script_type = kinds[next(iter(txin.bip32_paths.values()))[1][-1]]
         print(tx.serialize_to_network() if tx.is_complete() else "incomplete")
 
 
