@@ -30,7 +30,8 @@ func TestRooms(t *testing.T) {
 		{"appliance/journal/memory", []string{"spool/durable"}, "an index of positions"},
 		{"spool", []string{"appliance/reason", "spool/durable"}, "the spool never looks into a file"},
 		{"spool/durable", nil, "names and bytes"},
-		{"keyfs", []string{"spool/durable"}, "keys know neither the spool nor requests"},
+		{"keyfs", []string{"keyfs/hd", "spool/durable"}, "keys know neither the spool nor requests"},
+		{"keyfs/hd", nil, "derivation knows no files"},
 	}
 	seen := map[string]bool{}
 	fset := token.NewFileSet()
