@@ -107,13 +107,15 @@ func newScene(t testing.TB) *scene {
 	drop("second.json", []byte(`{"type":"wallet.create","curve":"P-256"}`+"\n"))
 	drop("third.json", []byte(`{"type":"wallet.create","curve":"secp256k1"}`))
 	must(round(v, true))
-	wallet := func(name string) string {
+	told := func(name string) *answer.Answer {
 		data, err := v.ReadFile("spool/acme/outbox/" + name)
 		must(err)
 		a, err := answer.Parse(data)
 		must(err)
-		return a.Wallet
+		return a
 	}
+	wallet := func(name string) string { return told(name).Wallet }
+	coins := told("third.result.json").PublicKey
 	w, w2, w3 := wallet("first.result.json"), wallet("second.result.json"), wallet("third.result.json")
 	drop("old.json", testbed.Transfer(w, "old"))
 	drop("past.json", []byte(`{"type":"wallet.create","kind":"hd","network":"main"}`))
@@ -147,7 +149,7 @@ func newScene(t testing.TB) *scene {
 	drop("tree.json", []byte(`{"type":"wallet.create","kind":"hd","network":"test"}`))
 	drop("words.json.age", sealFor(id.Recipient(), `{"type":"wallet.import","mnemonic":"`+vectorWords+`","network":"main"}`))
 	drop("addr.json", fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2tr","number":2}`, tree))
-	document := func(how, text string) []byte { return fmt.Appendf(nil, "%s\n%s\n%s\n", w, how, text) }
+	document := func(how, coin string) []byte { return testbed.PSBT(coins, how == "whole", coin, 1000) }
 	drop("coin.psbt", document("whole", "coin"))
 	drop("half.psbt", document("half", "half"))
 	drop("again.psbt", document("whole", "coin")) // the same bytes: the same answer and files

@@ -15,8 +15,10 @@ import (
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/auth"
+	"signdrop/appliance/bitcoin"
 	"signdrop/appliance/journal"
 	"signdrop/appliance/ledger"
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/metacoin"
 	"signdrop/appliance/policy"
 	"signdrop/appliance/reason"
@@ -268,9 +270,6 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 	if t.batch() {
 		return a.answerBatch(c, t, asker)
 	}
-	if ending := t.document(); ending != "" {
-		return a.answerDocument(c, t, asker, ending)
-	}
 	o := a.judge(c, t, t.text, answer.Head{Request: t.digest})
 	defer o.wipe()
 	a.approve(c, o, t)
@@ -283,7 +282,7 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 		t.refuse(asker, o.reference(), o.refusal)
 		return nil
 	}
-	t.kept, t.wipe = o.kept, o.req.Secret()
+	t.kept, t.files, t.wipe = o.kept, o.files, o.req.Secret()
 	t.settleOne(asker, o)
 	if o.approval != nil {
 		t.approvals = append(t.approvals, o.approval)
@@ -453,6 +452,14 @@ func (o *outcome) reference() string {
 	return o.req.Reference
 }
 
+// parse reads a request of the task: a document whole, anything else as JSON.
+func (t *task) parse(data []byte) (*request.Request, error) {
+	if l := ledgers.Document(t.it.Name); l != nil {
+		return request.ParseDocument(l, data)
+	}
+	return request.Parse(data)
+}
+
 // refuseWith notes a refusal; any other error is reported as fault.
 func (o *outcome) refuseWith(err error) (fault error) {
 	if ref, ok := reason.As(err); ok {
@@ -474,7 +481,7 @@ func (a *Appliance) judge(c *company, t *task, data []byte, head answer.Head) *o
 }
 
 func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) error {
-	req, err := request.Parse(data)
+	req, err := t.parse(data)
 	if err != nil {
 		return err
 	}
@@ -499,6 +506,9 @@ func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) e
 			owner = o.target
 		}
 	}
+	if p, ok := req.Tx.(*bitcoin.PSBT); ok {
+		return a.judgePayment(c, o, p)
+	}
 	switch req.Type {
 	case request.Sign, request.WalletBind, request.WalletDisable, request.WalletEnable, request.WalletAddress:
 		if o.wallet, err = a.findWallet(owner, req.Wallet); err != nil {
@@ -507,8 +517,8 @@ func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) e
 	}
 	switch req.Type {
 	case request.Sign, request.WalletBind:
-		if o.wallet.HD() {
-			return reason.New(reason.FieldInvalid, "use a wallet with a single key", "an HD wallet signs Bitcoin transactions and nothing else").At("wallet")
+		if err := refuseHD(o.wallet); err != nil {
+			return err
 		}
 	}
 	switch req.Type {
@@ -645,7 +655,13 @@ func (a *Appliance) sign(c *company, os []*outcome) {
 		sigs := one[:0]
 		for i := range signings {
 			s := &signings[i]
-			sig, err := o.signer(s.Wallet).Sign(schemes[s.Scheme], s.Digest)
+			var sig []byte
+			var err error
+			if s.Input != nil {
+				sig, err = signInput(o.signer(s.Wallet), s.Input, s.Digest)
+			} else {
+				sig, err = o.signer(s.Wallet).Sign(schemes[s.Scheme], s.Digest)
+			}
 			if err != nil {
 				// Those that were made are dropped here and never leave.
 				o.approval.Release()
@@ -655,9 +671,14 @@ func (a *Appliance) sign(c *company, os []*outcome) {
 			}
 			sigs = append(sigs, base64.StdEncoding.EncodeToString(sig))
 		}
-		if o.refusal == nil {
-			a.signed(o, sigs)
+		if o.refusal != nil {
+			continue
 		}
+		if p, ok := o.req.Tx.(*bitcoin.Payment); ok {
+			a.paid(c, o, p, sigs)
+			continue
+		}
+		a.signed(o, sigs)
 	}
 }
 
@@ -759,7 +780,11 @@ func (a *Appliance) signed(o *outcome, sigs []string) {
 	ans := answer.Signed{Head: o.head, Wallet: o.wallet.ID(), PublicKey: o.wallet.PublicPEM()}
 	o.plan.Answer(&ans, sigs)
 	o.answer = ans.Append(make([]byte, 0, 1536))
+	a.signatures(o, sigs)
+}
 
+// signatures writes the events of a request's signatures.
+func (a *Appliance) signatures(o *outcome, sigs []string) {
 	signings := o.plan.Signings()
 	if len(signings) > 1 {
 		o.more = make([]journal.Event, len(signings)-1)

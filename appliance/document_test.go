@@ -4,20 +4,24 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
 
 	"signdrop/appliance/auth"
 	"signdrop/appliance/reason"
+	"signdrop/appliance/testbed"
 	"signdrop/spool"
 )
 
-// The documents here are of the kind that export_test.go makes.
+// coins makes a wallet on secp256k1 and returns its public key, as PEM.
+func (r *rig) coins() string {
+	r.t.Helper()
+	return r.answer("coins.json", []byte(`{"type":"wallet.create","curve":"secp256k1"}`)).PublicKey
+}
 
-func testDocument(wallet, how, text string) []byte {
-	return fmt.Appendf(nil, "%s\n%s\n%s\n", wallet, how, text)
+func testDocument(publicPEM, how, coin string) []byte {
+	return testbed.PSBT(publicPEM, how == "whole", coin, 1000)
 }
 
 // TestDocument: the answer names its further files, which lie beside it, and the same
@@ -25,7 +29,7 @@ func testDocument(wallet, how, text string) []byte {
 func TestDocument(t *testing.T) {
 	r := newRig(t)
 	stop := r.serve()
-	w := r.wallet("P-256")
+	w := r.coins()
 	doc := testDocument(w, "whole", "coin")
 	r.drop(r.acme, "coin.psbt", doc)
 	text := r.wait("spool", "acme", "outbox", "coin.result.json")
@@ -67,7 +71,7 @@ func TestDocumentNameTaken(t *testing.T) {
 	for _, name := range []string{"pay.result.json", "pay-signed.psbt", "pay-part.psbt", "pay-final.txn"} {
 		r := newRig(t)
 		stop := r.serve()
-		w := r.wallet("P-256")
+		w := r.coins()
 		stop()
 		there := r.path("spool", "acme", "outbox", name)
 		r.ok(os.WriteFile(there, []byte("mine"), 0o600))
@@ -99,10 +103,10 @@ func TestDocumentNameTaken(t *testing.T) {
 func TestDocumentTwins(t *testing.T) {
 	r := newRig(t)
 	stop := r.serve()
-	w := r.wallet("P-256")
+	w := r.coins()
 	stop()
 	r.drop(r.acme, "pay.psbt", testDocument(w, "whole", "coin"))
-	r.drop(r.acme, "pay.json", testbedData(w))
+	r.drop(r.acme, "pay.json", []byte(`{"type":"wallet.list"}`))
 	stop = r.serve()
 	r.wait("spool", "acme", "outbox", "pay.result.json")
 	if a := r.reason("pay"); a.Code != string(reason.NameTaken) {
@@ -120,22 +124,22 @@ func TestDocumentTwins(t *testing.T) {
 	}
 }
 
-func testbedData(w string) []byte {
-	return fmt.Appendf(nil, `{"type":"sign","wallet":%q,"data":{"text":"x","hash":"sha256"}}`, w)
-}
-
 // TestDocumentRefused: a document has to be signed as any request, by a partner, and
 // be within the limit.
 func TestDocumentRefused(t *testing.T) {
 	r := newRig(t)
 	r.admins(1)
 	stop := r.serve()
-	w := r.wallet("P-256")
+	w := r.coins()
 	doc := testDocument(w, "whole", "coin")
 	in := r.path("spool", "acme", "inbox")
-	r.ok(os.WriteFile(in+"/unsigned.psbt", doc, 0o600))
-	r.ok(os.WriteFile(in+"/forged.psbt", doc, 0o600))
-	r.ok(os.WriteFile(in+"/forged.psbt.sig", r.acme.Sign([]byte("other")), 0o600))
+	put := func(name string, data []byte) {
+		r.ok(os.WriteFile(in+"/.new", data, 0o600))
+		r.ok(os.Rename(in+"/.new", in+"/"+name))
+	}
+	put("unsigned.psbt", doc)
+	put("forged.psbt.sig", r.acme.Sign([]byte("other")))
+	put("forged.psbt", doc)
 	big := bytes.Repeat([]byte("a"), 5<<20)
 	r.ok(r.acme.Drop(r.root, "big.psbt", big))
 	r.ok(r.acme.Drop(r.root, "nonsense.psbt", []byte("x")))
@@ -143,14 +147,14 @@ func TestDocumentRefused(t *testing.T) {
 	r.ok(os.WriteFile(admin+"/cmd.psbt.sig", ann.SignAs(doc, auth.NamespaceAdmin), 0o600))
 	r.ok(os.WriteFile(admin+"/cmd.psbt", doc, 0o600))
 	for base, code := range map[string]reason.Code{
-		"unsigned": reason.SignatureMissing, "forged": reason.SignatureInvalid, "big": reason.TooLarge, "nonsense": reason.RequestMalformed,
+		"unsigned": reason.SignatureMissing, "forged": reason.SignatureInvalid, "big": reason.TooLarge, "nonsense": reason.PSBTMalformed,
 	} {
 		if a := r.reason(base); a.Code != string(code) || a.Name != base+".psbt" {
 			t.Errorf("%s is refused with %+v", base, a)
 		}
 		r.wait("spool", "acme", "rejected", base+".psbt")
 	}
-	if a := r.parse(r.wait("spool", "admin", "rejected", "cmd.reason.json")); a.Code != string(reason.NameNotAllowed) || !a.Retry {
+	if a := r.parse(r.wait("spool", "admin", "rejected", "cmd.reason.json")); a.Code != string(reason.TypeUnknown) {
 		t.Errorf("an administrator's is refused with %+v", a)
 	}
 	stop()
@@ -178,7 +182,7 @@ func outboxOf(r *rig) (names []string) {
 func TestDocumentKeptLost(t *testing.T) {
 	r := newRig(t)
 	stop := r.serve()
-	w := r.wallet("P-256")
+	w := r.coins()
 	doc := testDocument(w, "whole", "coin")
 	r.drop(r.acme, "coin.psbt", doc)
 	r.wait("spool", "acme", "outbox", "coin.result.json")

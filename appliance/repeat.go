@@ -8,6 +8,7 @@ import (
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/journal"
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/policy"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
@@ -69,7 +70,7 @@ func (a *Appliance) rebuild(c *company, t *task, known *journal.Event) error {
 	if known.Kind == "answered" {
 		return a.rebuildBatch(c, t, known)
 	}
-	if t.document() != "" {
+	if ledgers.Document(t.it.Name) != nil {
 		return errors.New("the answer that was kept is missing")
 	}
 	events := []*journal.Event{known}

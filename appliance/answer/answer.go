@@ -237,6 +237,9 @@ type Answer struct {
 	Threshold int      `json:"threshold"`
 	Admins    []string `json:"admins"` // fingerprints
 
+	// Beside are the contents of Files by their endings, for a reader that has them.
+	Beside map[string][]byte `json:"-"`
+
 	// Own is what a ledger says in a member that is called as Ledger says, and nil
 	// where it says nothing.
 	Own map[string]jsontext.Value `json:",embed"`

@@ -136,11 +136,13 @@ func (t *Tx) checkOrigins(keys Keys) error {
 			return reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "an extended public key is for another network")
 		}
 	}
+	singles, _ := keys.(Singles)
 	for i, in := range t.ins {
 		if in.final {
 			continue
 		}
 		in.owned = map[string]Key{}
+		in.findSingles(singles)
 		named, atRoot := in.fields.origins(inDerivation, inTapDerivation)
 		for j, k := range named {
 			if !keys.Knows(k.Fingerprint) {
@@ -168,6 +170,26 @@ func (t *Tx) checkOrigins(keys Keys) error {
 	return nil
 }
 
+// findSingles finds the keys of wallets that have one key, with or without an origin
+// that the PSBT gives them.
+func (in *input) findSingles(keys Singles) {
+	if keys == nil {
+		return
+	}
+	for _, s := range in.spends {
+		if len(s.keys) == 0 && !s.schnorr {
+			if key := keys.SingleOf(in.spent.PkScript); key != nil {
+				s.keys = [][]byte{key}
+			}
+		}
+		for _, key := range s.keys {
+			if keys.OwnsSingle(key) {
+				in.owned[string(key)] = Key{Public: key}
+			}
+		}
+	}
+}
+
 // checkOutputs tells change from payments. An output that says it is change and
 // is not is refused.
 func (t *Tx) checkOutputs(keys Keys) error {
@@ -177,7 +199,16 @@ func (t *Tx) checkOutputs(keys Keys) error {
 		t.outs = append(t.outs, o)
 		named, _ := m.origins(outDerivation, outTapDerivation)
 		owned := map[string]bool{}
+		singles, _ := keys.(Singles)
+		if singles != nil && singles.SingleOf(txOut.PkScript) != nil {
+			o.change = true
+			continue
+		}
 		for _, k := range named {
+			if singles != nil && singles.OwnsSingle(k.Public) {
+				owned[string(k.Public)] = true
+				continue
+			}
 			if !keys.Knows(k.Fingerprint) {
 				continue
 			}

@@ -56,7 +56,7 @@ func TestElectrum(t *testing.T) {
 		}
 		data := m.PSBT
 		for i, r := range order {
-			a := answer(t, []byte(data), Rules{}, r)
+			a := answered(t, []byte(data), Rules{}, r)
 			last := i == len(order)-1
 			if a.Complete != last {
 				t.Fatalf("%s: %+v", name, a.Description)

@@ -262,7 +262,7 @@ func checked(t testing.TB, data []byte, rules Rules, keys Keys) *Tx {
 }
 
 // answer checks, signs and finishes.
-func answer(t testing.TB, data []byte, rules Rules, r *ring) *Answer {
+func answered(t testing.TB, data []byte, rules Rules, r *ring) *Answer {
 	t.Helper()
 	tx := checked(t, data, rules, r)
 	for _, w := range tx.Wants() {

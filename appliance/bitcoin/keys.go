@@ -58,6 +58,15 @@ type Scripts interface {
 	OwnsScript(script []byte, keys []Key) bool
 }
 
+// Singles is what Keys may have in addition for wallets that have one key, which
+// PSBTs often name without an origin. It tells which keys of 33 bytes, or 32 of
+// Taproot, are theirs, and whose key an output's script pays to by its hash (P2PKH,
+// P2WPKH, P2SH of P2WPKH; nil for none).
+type Singles interface {
+	OwnsSingle(public []byte) bool
+	SingleOf(script []byte) (public []byte)
+}
+
 // Scheme is a kind of signature.
 type Scheme int
 
@@ -95,22 +104,22 @@ type Want struct {
 // Rules are what policy says. The zero value is the careful one, for mainnet.
 type Rules struct {
 	// Network is "mainnet" (or ""), "testnet", "signet" or "regtest".
-	Network string
+	Network string `json:"network"`
 
 	// MaxFeePercent limits the fee to so many percent of what is paid to others,
 	// or of all outputs if nothing is. 0 means 10, and less than 0 no limit.
-	MaxFeePercent int
+	MaxFeePercent int `json:"max_fee_percent"`
 
 	// MaxFee limits it to so many satoshi. 0: no limit.
-	MaxFee int64
+	MaxFee int64 `json:"max_fee"`
 
 	// Sighashes are the sighash types that may be signed besides ALL and
 	// Taproot's DEFAULT, by their names in Bitcoin Core: "ALL|ANYONECANPAY".
-	Sighashes []string
+	Sighashes []string `json:"sighashes"`
 
 	// WitnessAmounts takes the amounts of inputs with segregated witness from
 	// the PSBT without the transactions that prove them.
-	WitnessAmounts bool
+	WitnessAmounts bool `json:"witness_amounts"`
 }
 
 // sighashNames are the names of the sighash types.

@@ -126,11 +126,11 @@ func TestEveryKind(t *testing.T) {
 	var finals []string
 	for _, version := range []uint32{0, 2} {
 		data := everyKind(t, r, version).bytes()
-		a := answer(t, data, Rules{}, r)
+		a := answered(t, data, Rules{}, r)
 		if !a.Complete || len(a.Files) != 2 || a.Files[0].Suffix != "-signed.psbt" || a.Files[1].Suffix != "-final.txn" {
 			t.Fatalf("version %d: %+v", version, a.Description)
 		}
-		again := answer(t, data, Rules{}, r)
+		again := answered(t, data, Rules{}, r)
 		for i, f := range a.Files {
 			if !bytes.Equal(f.Data, again.Files[i].Data) {
 				t.Errorf("version %d: %s differs when made again", version, f.Suffix)
@@ -169,7 +169,7 @@ func TestDescribe(t *testing.T) {
 	if m := d.Missing[0]; m.Input != 0 || m.Signatures != 1 || len(m.Keys) != 1 || m.Keys[0] != hex.EncodeToString(r.fingerprint[:])+"/84h/0h/0h/0/0" {
 		t.Errorf("missing: %+v", m)
 	}
-	after := answer(t, everyKind(t, r, 0).bytes(), Rules{}, r).Description
+	after := answered(t, everyKind(t, r, 0).bytes(), Rules{}, r).Description
 	if after.Estimated || after.TxID == "" || after.WTxID == "" || after.WTxID == after.TxID || len(after.Missing) != 0 {
 		t.Errorf("after: %+v", after)
 	}
@@ -196,7 +196,7 @@ func TestDescribe(t *testing.T) {
 	p.coin(t, r, kindNestedP2PKH, 2, 10_000)
 	data := p.pay(19_000).bytes()
 	before := checked(t, data, Rules{}, r).Describe()
-	if got := answer(t, data, Rules{}, r).Description; got.TxID == "" || got.TxID != before.TxID {
+	if got := answered(t, data, Rules{}, r).Description; got.TxID == "" || got.TxID != before.TxID {
 		t.Errorf("id: before %s, after %s", before.TxID, got.TxID)
 	}
 }
@@ -214,7 +214,7 @@ func TestQuorums(t *testing.T) {
 			} else {
 				p.quorumCoin(kind, 50_000, 2, all, 1)
 			}
-			first := answer(t, p.pay(49_000).bytes(), Rules{}, order[0])
+			first := answered(t, p.pay(49_000).bytes(), Rules{}, order[0])
 			if first.Complete || len(first.Files) != 1 || first.Files[0].Suffix != "-part.psbt" {
 				t.Fatalf("%s: the first: %+v", kind, first.Description)
 			}
@@ -229,7 +229,7 @@ func TestQuorums(t *testing.T) {
 			_, err = part.Check(Rules{}, order[0])
 			wantCode(t, err, reason.NothingToSign)
 
-			second := answer(t, first.Files[0].Data, Rules{}, order[1])
+			second := answered(t, first.Files[0].Data, Rules{}, order[1])
 			if !second.Complete || len(second.Files) != 2 {
 				t.Fatalf("%s: the second: %+v", kind, second.Description)
 			}
@@ -328,7 +328,7 @@ func TestOrderIsKept(t *testing.T) {
 	p.global.put([]byte{0xfc, 1, 'x'}, []byte("global"))
 	p.pay(49_000)
 	data := p.bytes()
-	a := answer(t, data, Rules{}, r)
+	a := answered(t, data, Rules{}, r)
 	before, _ := Parse(data)
 	after, err := Parse(a.Files[0].Data)
 	if err != nil {
@@ -363,7 +363,7 @@ func TestModifiable(t *testing.T) {
 		p.global.put([]byte{globalModifiable}, []byte{c.flags})
 		m := p.coin(t, r, kindP2WPKH, 1, 50_000)
 		m.put([]byte{inSighash}, []byte{byte(c.sighash), 0, 0, 0})
-		a := answer(t, p.pay(49_000).bytes(), Rules{Sighashes: []string{sighashNames[c.sighash]}}, r)
+		a := answered(t, p.pay(49_000).bytes(), Rules{Sighashes: []string{sighashNames[c.sighash]}}, r)
 		after, err := Parse(a.Files[0].Data)
 		if err != nil {
 			t.Fatal(err)
@@ -387,7 +387,7 @@ func TestSighashes(t *testing.T) {
 			m := p.coin(t, r, script, 1, 50_000)
 			m.put([]byte{inSighash}, []byte{byte(kind), 0, 0, 0})
 			p.coin(t, r, script, 2, 50_000)
-			a := answer(t, p.pay(99_000).bytes(), Rules{Sighashes: []string{name}}, r)
+			a := answered(t, p.pay(99_000).bytes(), Rules{Sighashes: []string{name}}, r)
 			if !a.Complete || a.Description.Inputs[0].Sighash != name {
 				t.Errorf("%s with %s: %+v", script, name, a.Description)
 			}

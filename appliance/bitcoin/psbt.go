@@ -27,6 +27,7 @@ type PSBT struct {
 	inputs  []*keymap
 	outputs []*keymap
 	tx      *wire.MsgTx // without signatures
+	inline  bool        // see Inline
 }
 
 // The fields that we read, by their numbers in BIP-174, BIP-370 and BIP-371.

@@ -437,7 +437,7 @@ func TestFinishedByOthers(t *testing.T) {
 	w := first.Wants()[0]
 	witness := appendPrefixed(appendPrefixed([]byte{2}, append(bob.sign(t, w), sighashAll)), w.Key.Public)
 	p.inputs[1].put([]byte{inFinalWitness}, witness)
-	if a := answer(t, p.bytes(), Rules{}, alice); !a.Complete {
+	if a := answered(t, p.bytes(), Rules{}, alice); !a.Complete {
 		t.Errorf("%+v", a.Description)
 	}
 	broken := bytes.Clone(witness)

@@ -155,7 +155,7 @@ func TestSignerFlow(t *testing.T) {
 		name, expect string
 		r            *ring
 	}{{"a", v.SignerA.Expect, a}, {"b", v.SignerB.Expect, b}} {
-		got := answer(t, hide(t, v.Updated, c.r), rules, c.r)
+		got := answered(t, hide(t, v.Updated, c.r), rules, c.r)
 		if got.Complete || len(got.Files) != 1 || got.Files[0].Suffix != "-part.psbt" {
 			t.Fatalf("signer %s: %+v", c.name, got)
 		}
@@ -165,7 +165,7 @@ func TestSignerFlow(t *testing.T) {
 	}
 
 	// b signs what a signed.
-	both := answer(t, hide(t, v.SignerA.Expect, b), rules, b)
+	both := answered(t, hide(t, v.SignerA.Expect, b), rules, b)
 	if !both.Complete || len(both.Files) != 2 {
 		t.Fatalf("both have signed: %+v", both.Description)
 	}
@@ -386,7 +386,7 @@ func TestForms(t *testing.T) {
 		{"hex in lines", wrap(hexText, 60, "\n") + "\n", wrap(wantHex, 60, "\n") + "\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := answer(t, hide(t, c.in, a), Rules{Network: "testnet", MaxFeePercent: -1, WitnessAmounts: true}, a)
+			got := answered(t, hide(t, c.in, a), Rules{Network: "testnet", MaxFeePercent: -1, WitnessAmounts: true}, a)
 			if s := unhide(t, got.Files[0].Data, a); s != c.want {
 				t.Errorf("got  %q\nwant %q", s, c.want)
 			}

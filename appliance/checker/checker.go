@@ -251,6 +251,8 @@ func (c *check) outbox(company string, atRest bool) {
 	there := map[string]string{} // digests of the further files, by name
 	answers := map[string]bool{} // names of the answers
 	named := map[string]string{} // the further files that they name, likewise
+	contents := map[string][]byte{}
+	var late []func() // checks of answers that have further files
 	c.each(func(name string, data []byte) {
 		if name == setup.NoticeFile || strings.HasSuffix(name, spool.StatusSuffix) {
 			return // a courtesy, of which nothing is promised
@@ -258,7 +260,7 @@ func (c *check) outbox(company string, atRest bool) {
 		where := company + "/outbox/" + name
 		sum := sha256.Sum256(data)
 		if of := spool.FurtherOf(name); of != "" {
-			there[name] = hex.EncodeToString(sum[:])
+			there[name], contents[name] = hex.EncodeToString(sum[:]), data
 			ending := name[len(strings.TrimSuffix(of, ".result.json")):]
 			if !c.further[furtherKey{company, ending, there[name]}] {
 				c.fault("%s is visible, and no answer on record names it", where)
@@ -279,9 +281,21 @@ func (c *check) outbox(company string, atRest bool) {
 				return
 			}
 			if a.Type == answer.TypeSign {
-				if err := c.verify(a); err != nil {
-					c.fault("%s: %w", where, err)
-				}
+				late = append(late, func() {
+					for _, f := range a.Files {
+						if data, ok := contents[spool.Beside(name, f.Ending)]; ok {
+							if a.Beside == nil {
+								a.Beside = map[string][]byte{}
+							}
+							a.Beside[f.Ending] = data
+						} else {
+							return // told below
+						}
+					}
+					if err := c.verify(a); err != nil {
+						c.fault("%s: %w", where, err)
+					}
+				})
 			}
 			for _, f := range a.Files {
 				named[spool.Beside(name, f.Ending)] = f.SHA256
@@ -300,6 +314,9 @@ func (c *check) outbox(company string, atRest bool) {
 			}
 		}
 	}, "spool", company, "outbox")
+	for _, verify := range late {
+		verify()
+	}
 	for name, digest := range named {
 		if there[name] != digest {
 			c.fault("%s/outbox/%s is named by an answer with digest %s, and what lies there has %q", company, name, digest, there[name])

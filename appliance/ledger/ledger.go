@@ -28,6 +28,13 @@ type Ledger struct {
 	// Field is relative to the value.
 	Parse func(raw []byte) (Tx, error)
 
+	// Finds: what is to be signed says itself which keys it wants, and a request for
+	// it names no wallet.
+	Finds bool
+
+	// Document is set where a whole file can be what is to be signed.
+	Document *Document
+
 	// Rules reads the ledger's member of a company's policy.json, strictly: an
 	// unknown field is an error, since a misspelt restriction would be none. nil
 	// stands for a policy without it, and never fails: the careful rules. The
@@ -43,6 +50,12 @@ type Ledger struct {
 	// little as it can with the code that wrote it. nil for Metacoin alone, whose
 	// answers are older than this.
 	Explain func(a *answer.Answer) *Finding
+}
+
+// Document is a kind of file that is no JSON and is signed as it is.
+type Document struct {
+	Ending string                        // of the file's name: ".psbt"
+	Parse  func(data []byte) (Tx, error) // as Ledger.Parse, for the file's bytes
 }
 
 // Tx is a transaction, or whatever else a ledger has signed. It does not change.
@@ -124,6 +137,17 @@ type Signing struct {
 	Scheme    Scheme
 	Algorithm string // scheme, curve and hash, such as "ecdsa-p384-sha384"
 	Use       Use
+	Input     *Input // instead of Scheme, for an input of a Bitcoin transaction
+}
+
+// Input says with which key of a wallet an input of a Bitcoin transaction is signed,
+// and how.
+type Input struct {
+	Schnorr bool     // BIP-340, otherwise ECDSA as DER
+	Tweaked bool     // with Schnorr: with the key of the output (BIP-341)
+	Path    []uint32 // from the master key (BIP-32); nil for a wallet with a single key
+	Public  []byte   // the key, 33 bytes, or 32 of Taproot
+	Root    []byte   // with Tweaked: of the tree of scripts, nil for none
 }
 
 // Use is what a signature uses up of its wallet, so that only one text is ever

@@ -33,8 +33,8 @@ type Policy struct {
 	Replace bool `json:"replace"`
 
 	// Data says which texts a `data` request may sign: "safe" (default) keeps
-	// back texts with | under a curve that Metacoin accepts, since they could be
-	// transactions; "any" signs all, as walletKMS did; "none" signs none.
+	// back texts with | under a curve that Metacoin accepts and texts of 32 bytes
+	// under Bitcoin's, since they could be transactions; "any" signs all, as walletKMS did; "none" signs none.
 	Data string `json:"data"`
 
 	// MaxAge is how far ahead a request's not_after may lie, as Go writes a
@@ -234,14 +234,19 @@ func (p *Policy) allow(plan *Plan) error {
 	if r.Data != nil {
 		return p.data(r, plan.wallets[0])
 	}
-	rules := p.rules[r.Tx.Ledger()]
-	if rules == nil {
-		rules = careful[r.Tx.Ledger()]
+	if rules := p.Rules(r.Tx.Ledger()); rules != nil {
+		return rules.Allow(r.Tx)
 	}
-	if rules == nil {
-		return nil
+	return nil
+}
+
+// Rules returns what the policy says of a ledger, or the careful rules; nil for a
+// ledger that knows none.
+func (p *Policy) Rules(name string) ledger.Rules {
+	if rules := p.rules[name]; rules != nil {
+		return rules
 	}
-	return rules.Allow(r.Tx)
+	return careful[name]
 }
 
 // careful are the rules of companies whose policy says nothing of a ledger.
@@ -266,6 +271,11 @@ func (p *Policy) data(r *request.Request, w Wallet) error {
 		return reason.New(reason.PolicyForbids, "ask for the ledger's own operation", "the policy does not allow data to be signed").At("data")
 	case "any":
 		return nil
+	}
+	// Bitcoin signs SHA-256 twice: a text as long as the inner digest could be one.
+	if w.Curve == "secp256k1" && r.Data.Hash == "sha256" && len(r.Data.Text) == 32 {
+		return reason.New(reason.PolicyForbids, `make the text longer, or ask for "data": "any" in the policy`,
+			"a text of 32 bytes could stand for a transaction").At("data.text")
 	}
 	if w.Curve != "secp256k1" && strings.Contains(r.Data.Text, "|") {
 		return reason.New(reason.PolicyForbids, `ask for it as a metacoin operation, or for "data": "any" in the policy`,

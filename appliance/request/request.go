@@ -155,6 +155,16 @@ func Parse(data []byte) (*Request, error) {
 	return r, nil
 }
 
+// ParseDocument parses a file that is no JSON, a document of the ledger, as a request
+// to sign what is in it. The error is a *reason.Refusal.
+func ParseDocument(l *ledger.Ledger, data []byte) (*Request, error) {
+	tx, err := l.Document.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	return &Request{Type: Sign, Tx: tx}, nil
+}
+
 // parser holds what is needed only while a request is read.
 type parser struct {
 	r    *Request
@@ -277,7 +287,7 @@ const (
 )
 
 var shapes = map[string]shape{
-	Sign:          {of("wallet"), of("replace data") | ofLedgers, Partner},
+	Sign:          {0, of("wallet replace data") | ofLedgers, Partner},
 	WalletCreate:  {0, of("curve kind network wallet_not_after"), Partner},
 	WalletImport:  {0, of("private_key mnemonic passphrase network address wallet_not_after"), Partner},
 	WalletAddress: {of("wallet script"), of("network account change index number"), Partner},
@@ -657,6 +667,12 @@ func (r *Request) check(p *parser) error {
 		case p.ledger != nil && r.Data != nil:
 			return reason.New(reason.FieldInvalid, "split the request in two, or remove one",
 				"%s and data cannot be in one request", p.ledger.Name).At("data")
+		}
+		switch finds := p.ledger != nil && p.ledger.Finds; {
+		case finds && has("wallet"):
+			return reason.New(reason.FieldUnknown, "remove it: the transaction names its keys", "a request for %s names no wallet", p.ledger.Name).At("wallet")
+		case !finds && !has("wallet"):
+			return reason.New(reason.FieldMissing, "add it; see docs/formats.md", "a %s request needs this field", r.Type).At("wallet")
 		}
 	case WalletCreate:
 		return r.checkCreate(has)

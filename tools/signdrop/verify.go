@@ -199,7 +199,7 @@ func (v *verify) file(name string) error {
 			lines = append(lines, bytes.Clone(s.Bytes()))
 			done += int64(len(s.Bytes())) + 1
 		}
-		for _, c := range v.checkAll(lines) {
+		for _, c := range v.checkAll(name, lines) {
 			if c.err != nil {
 				return fmt.Errorf("line %d: this is not an answer: %w", seq.n+1, c.err)
 			}
@@ -207,7 +207,6 @@ func (v *verify) file(name string) error {
 			if v.asked != nil {
 				v.asked.check(c.finding)
 			}
-			checkBeside(name, c.finding)
 			if err := v.count(bar, name, c.finding); err != nil {
 				return err
 			}
@@ -228,32 +227,35 @@ func (v *verify) file(name string) error {
 	return nil
 }
 
-// checkBeside adds to a finding what is wrong with the files that the answer names,
-// which lie beside it.
-func checkBeside(path string, f *proof.Finding) {
+// readBeside reads the files that the answer names, which lie beside it. It tells what
+// is wrong with them.
+func readBeside(path string, a *answer.Answer) (problems []string) {
 	dir, name := filepath.Split(path)
-	for _, e := range f.Answer.Files {
+	for _, e := range a.Files {
 		beside := spool.Beside(name, e.Ending)
 		if beside == "" {
-			f.Problems = append(f.Problems, "it names a file that cannot lie beside it: the answer must be called NAME.result.json")
+			problems = append(problems, "it names a file that cannot lie beside it: the answer must be called NAME.result.json")
 			continue
 		}
-		file, err := os.Open(dir + beside)
+		data, err := readSmall(dir+beside, maxBeside)
 		if err != nil {
-			f.Problems = append(f.Problems, "the file that it names cannot be read: "+err.Error())
+			problems = append(problems, "the file that it names cannot be read: "+err.Error())
 			continue
 		}
-		h := sha256.New()
-		_, err = io.Copy(h, file)
-		file.Close()
-		switch {
-		case err != nil:
-			f.Problems = append(f.Problems, "the file that it names cannot be read: "+err.Error())
-		case hex.EncodeToString(h.Sum(nil)) != e.SHA256:
-			f.Problems = append(f.Problems, beside+" is not the file that it names")
+		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != e.SHA256 {
+			problems = append(problems, beside+" is not the file that it names")
+			continue
 		}
+		if a.Beside == nil {
+			a.Beside = map[string][]byte{}
+		}
+		a.Beside[e.Ending] = data
 	}
+	return problems
 }
+
+// maxBeside is more than such a file has, in bytes.
+const maxBeside = 16 << 20
 
 type checked struct {
 	finding *proof.Finding
@@ -261,7 +263,7 @@ type checked struct {
 }
 
 // checkAll checks lines on all processors.
-func (v *verify) checkAll(lines [][]byte) []checked {
+func (v *verify) checkAll(name string, lines [][]byte) []checked {
 	out := make([]checked, len(lines))
 	var wg sync.WaitGroup
 	n := runtime.GOMAXPROCS(0)
@@ -273,7 +275,9 @@ func (v *verify) checkAll(lines [][]byte) []checked {
 					out[i].err = err
 					continue
 				}
+				problems := readBeside(name, a)
 				out[i].finding = proof.Check(a, v.pinned)
+				out[i].finding.Problems = append(out[i].finding.Problems, problems...)
 			}
 		})
 	}

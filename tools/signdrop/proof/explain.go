@@ -97,6 +97,10 @@ func (f *Finding) ledger(pinned *Key) {
 	if pinned == nil || !f.Signed {
 		return
 	}
+	if a.PublicKey == "" {
+		f.problem("it cannot be compared with one key: its inputs have keys of their own")
+		return
+	}
 	if key, err := ParseKey([]byte(a.PublicKey)); err != nil || !key.Equal(pinned) {
 		f.problem("another key signed than the one that was given to compare with")
 	}

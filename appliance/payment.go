@@ -1,0 +1,237 @@
+package appliance
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+
+	"signdrop/appliance/answer"
+	"signdrop/appliance/bitcoin"
+	"signdrop/appliance/ledger"
+	"signdrop/appliance/policy"
+	"signdrop/appliance/reason"
+	"signdrop/keyfs"
+	"signdrop/keyfs/hd"
+	"signdrop/spool"
+)
+
+// Payments are Bitcoin's transactions. They name the keys that they want instead of a
+// wallet, and may want several of several wallets.
+
+// judgePayment checks a PSBT with the company's keys and rules, and finds its wallets.
+func (a *Appliance) judgePayment(c *company, o *outcome, p *bitcoin.PSBT) error {
+	rules, ok := c.policy.Rules(bitcoin.Ledger.Name).(*bitcoin.Rules)
+	if !ok {
+		return errors.New("internal error: there are no rules for Bitcoin")
+	}
+	keys := &purse{keys: a.keys, company: c.name, wallets: map[string]*keyfs.Wallet{}, parents: map[string]*hd.Public{}}
+	r := *rules
+	if r.Network == "" {
+		r.Network = keys.network(p)
+	}
+	tx, err := p.Check(r, keys)
+	if keys.err != nil {
+		return keys.err // what Check made of it is of no worth
+	}
+	if err != nil {
+		return err
+	}
+	var ws []*keyfs.Wallet
+	var which []int
+	for _, want := range tx.Wants() {
+		w := keys.wallets[string(want.Key.Public)]
+		i := slices.IndexFunc(ws, func(have *keyfs.Wallet) bool { return have.ID() == w.ID() })
+		if i < 0 {
+			i, ws = len(ws), append(ws, w)
+		}
+		which = append(which, i)
+	}
+	o.wallet, o.others = ws[0], ws[1:]
+	views := make([]policy.Wallet, len(ws))
+	for i, w := range ws {
+		views[i] = walletView(c, w)
+	}
+	o.req.Tx = bitcoin.NewPayment(p, tx, which)
+	o.plan, err = policy.NewPlan(o.req, views[0], views[1:]...)
+	return err
+}
+
+// purse is a company's keys, as a PSBT is checked with them.
+type purse struct {
+	keys    *keyfs.Store
+	company string
+	err     error // the disk's: everything was answered with no since
+
+	wallets map[string]*keyfs.Wallet // by the keys that were found to be theirs
+	parents map[string]*hd.Public    // by wallet and path, all but the last step
+	known   map[[4]byte][]*keyfs.Wallet
+}
+
+// networks are the names that Bitcoin's package has for those of wallets.
+var networks = map[hd.Network]string{hd.Main: "mainnet", hd.Test: "testnet", hd.Regtest: "regtest"}
+
+// network is that of the first HD wallet that the PSBT names, or the main network. A
+// wallet of another beside it is refused by its path.
+func (k *purse) network(p *bitcoin.PSBT) string {
+	for _, f := range p.Fingerprints() {
+		if ws := k.masters(f); len(ws) > 0 {
+			return networks[ws[0].Network()]
+		}
+	}
+	return networks[hd.Main]
+}
+
+func (k *purse) masters(f [4]byte) []*keyfs.Wallet {
+	ws, seen := k.known[f]
+	if !seen && k.err == nil {
+		ws, k.err = k.keys.ByFingerprint(k.company, hd.Fingerprint(f))
+		if k.known == nil {
+			k.known = map[[4]byte][]*keyfs.Wallet{}
+		}
+		if len(k.known) < maxKnown {
+			k.known[f] = ws
+		}
+	}
+	return ws
+}
+
+// maxKnown bounds what a hostile PSBT can have remembered.
+const maxKnown = 10_000
+
+// Knows implements bitcoin.Keys.
+func (k *purse) Knows(fingerprint [4]byte) bool { return len(k.masters(fingerprint)) > 0 }
+
+// Limits of a path: coins on others would be hard to find again, so nobody may say
+// that they are ours.
+const (
+	maxSteps = 10
+	maxIndex = 1_000_000 // of the last step
+)
+
+// Owns implements bitcoin.Keys.
+func (k *purse) Owns(key bitcoin.Key) bool {
+	n := len(key.Path)
+	if n == 0 || n > maxSteps || key.Path[n-1] >= maxIndex {
+		return false
+	}
+	for _, w := range k.masters(key.Fingerprint) {
+		pub, err := k.at(w, key.Path)
+		if err != nil {
+			continue // no key is there
+		}
+		if same(pub.Key().SerializeCompressed(), key.Public) {
+			k.wallets[string(key.Public)] = w
+			return true
+		}
+	}
+	return false
+}
+
+// at derives a key. Most of a transaction's keys have all steps but the last in common.
+func (k *purse) at(w *keyfs.Wallet, path hd.Path) (*hd.Public, error) {
+	last := len(path) - 1
+	name := w.ID() + path[:last].String()
+	parent := k.parents[name]
+	if parent == nil {
+		var err error
+		if parent, err = w.PublicAt(path[:last]); err != nil {
+			return nil, err
+		}
+		k.parents[name] = parent
+	}
+	return parent.Derive(path[last:])
+}
+
+// same reports whether a key is the one that was named with 33 or 32 bytes.
+func same(key, named []byte) bool {
+	if len(named) == 32 {
+		key = key[1:]
+	}
+	return bytes.Equal(key, named)
+}
+
+// OwnsSingle implements bitcoin.Singles.
+func (k *purse) OwnsSingle(public []byte) bool {
+	if k.err != nil || len(public) != 32 && len(public) != 33 {
+		return false
+	}
+	ws, err := k.keys.ByPublicKey(k.company, public)
+	if err != nil {
+		k.err = err
+		return false
+	}
+	if len(ws) == 0 {
+		return false
+	}
+	k.wallets[string(public)] = ws[0]
+	return true
+}
+
+// SingleOf implements bitcoin.Singles.
+func (k *purse) SingleOf(script []byte) []byte {
+	if k.err != nil {
+		return nil
+	}
+	ws, err := k.keys.ByScript(k.company, script)
+	if err != nil {
+		k.err = err
+	}
+	if err != nil || len(ws) == 0 {
+		return nil
+	}
+	key, err := ws[0].Secp256k1Key()
+	if err != nil {
+		return nil
+	}
+	return key.SerializeCompressed()
+}
+
+// signInput makes the signature of an input.
+func signInput(w *keyfs.Wallet, in *ledger.Input, digest []byte) ([]byte, error) {
+	how := keyfs.Input{Scheme: keyfs.InputECDSA, Path: in.Path, Public: in.Public, Root: in.Root}
+	switch {
+	case in.Tweaked:
+		how.Scheme = keyfs.InputTapKey
+	case in.Schnorr:
+		how.Scheme = keyfs.InputTapScript
+	}
+	return w.SignInput(how, [32]byte(digest))
+}
+
+// paid writes the answer to a payment. It is kept: to make it again would mean to check
+// the PSBT with the wallets and rules of that time.
+func (a *Appliance) paid(c *company, o *outcome, p *bitcoin.Payment, sigs []string) {
+	ids := []string{o.wallet.ID()}
+	for _, w := range o.others {
+		ids = append(ids, w.ID())
+	}
+	report, files, err := p.Finish(ids, sigs)
+	if err != nil {
+		// The signatures are dropped here and never leave.
+		o.approval.Release()
+		o.approval = nil
+		if fault := o.refuseWith(err); fault != nil {
+			a.keyTrouble(c, o, fault)
+		}
+		return
+	}
+	members := []answer.Member{
+		{Name: "operation", Value: p.Operation()}, {Name: "ledger", Value: p.Ledger()}, {Name: p.Ledger(), Value: report},
+	}
+	for _, f := range files {
+		o.files = append(o.files, spool.File{Ending: f.Suffix, Data: f.Data})
+	}
+	if len(o.files) > 0 {
+		members = append(members, filesMember(o.files))
+	}
+	o.answer, o.kept = answer.AppendResult(nil, o.head, "sign", "signed", members...), true
+	a.signatures(o, sigs)
+}
+
+// refuseHD refuses an HD wallet where one with a single key is wanted.
+func refuseHD(w *keyfs.Wallet) error {
+	if !w.HD() {
+		return nil
+	}
+	return reason.New(reason.FieldInvalid, "use a wallet with a single key", "an HD wallet signs Bitcoin transactions and nothing else").At("wallet")
+}
