@@ -640,6 +640,7 @@ func (a *Appliance) sign(c *company, os []*outcome) {
 		}
 		if o.refusal == nil {
 			a.signed(o, sigs)
+			o.plan = nil // what is left of it is in the answer and the events
 		}
 	}
 }
