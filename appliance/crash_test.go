@@ -295,7 +295,7 @@ func TestCrashEverywhere(t *testing.T) {
 	}
 	stride := *every
 	if testing.Short() {
-		stride = 29
+		stride = 61
 	}
 	var tried atomic.Int64
 	var wg sync.WaitGroup

@@ -676,9 +676,10 @@ func (a *Appliance) sign(c *company, os []*outcome) {
 		}
 		if p, ok := o.req.Tx.(*bitcoin.Payment); ok {
 			a.paid(c, o, p, sigs)
-			continue
+		} else {
+			a.signed(o, sigs)
 		}
-		a.signed(o, sigs)
+		o.plan = nil // what is left of it is in the answer and the events
 	}
 }
 

@@ -332,6 +332,7 @@ func TestExplainTampered(t *testing.T) {
 		bad("another algorithm", func(a *answer.Answer) { a.Algorithm = "schnorr-secp256k1-sha256" })
 		bad("another operation", func(a *answer.Answer) { a.Operation = opSetCode })
 		bad("an unknown operation", func(a *answer.Answer) { a.Operation = "eip9999" })
+		bad("a form to submit", func(a *answer.Answer) { a.Submit = &answer.Submit{Method: "POST", Path: "/transfer"} })
 		bad("an unknown member", func(a *answer.Answer) {
 			a.Own["ethereum"] = jsontext.Value(`{"x":1,` + string(a.Own["ethereum"])[1:])
 		})
@@ -462,6 +463,25 @@ func FuzzParse(f *testing.F) {
 		again, err := Ledger.Parse(data)
 		if err != nil || again.Payload() != tx.Payload() {
 			t.Errorf("%s: not the same twice", data)
+		}
+	})
+}
+
+// FuzzExplain: whatever an answer says, explaining it ends well, and only what was signed
+// is good.
+func FuzzExplain(f *testing.F) {
+	for _, v := range vectors {
+		a := signed(f, v.key, v.request)
+		f.Add(a.Operation, a.Payload, a.Signature, a.PublicKey, []byte(a.Own["ethereum"]))
+	}
+	f.Fuzz(func(t *testing.T, op, payload, sig, key string, own []byte) {
+		a := &answer.Answer{
+			Type: answer.TypeSign, Verdict: "signed", Ledger: "ethereum", Operation: op, Payload: payload, Signature: sig, PublicKey: key,
+			Algorithm: algorithm(op), Own: map[string]jsontext.Value{"ethereum": own},
+		}
+		found := explain(a)
+		if !found.Signed && len(found.Problems) == 0 {
+			t.Error("nothing was signed, and that is no problem")
 		}
 	})
 }

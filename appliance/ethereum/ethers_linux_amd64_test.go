@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"signdrop/appliance/answer"
 )
 
 // ethers installs the peer where a later run finds it, and returns its directory.
@@ -109,6 +111,30 @@ func TestEthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		wants = append(wants, w)
+	}
+	// What the appliance has answered, signed with a wallet.
+	golden, err := os.ReadFile("../testdata/golden/answers.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := 0
+	for line := range strings.Lines(string(golden)) {
+		a, err := answer.Parse([]byte(line))
+		if err != nil || a.Ledger != "ethereum" || a.Operation == opAuthorization {
+			continue
+		}
+		w := want{line, a.Payload, map[string]any{}}
+		if err := json.Unmarshal(a.Own["ethereum"], &w.own); err != nil {
+			t.Fatal(err)
+		}
+		if err := enc.Encode(w.own); err != nil {
+			t.Fatal(err)
+		}
+		wants = append(wants, w)
+		answered++
+	}
+	if answered < 8 {
+		t.Errorf("%d answers of the appliance were found", answered)
 	}
 	cmd := exec.Command("node", peer.Name())
 	cmd.Stdin = &in

@@ -62,6 +62,9 @@ func (e *explainer) explain() error {
 	if _, known := shapes[a.Operation]; !known {
 		return fmt.Errorf("the operation %q of Ethereum is not known: a newer signdrop may know it", a.Operation)
 	}
+	if a.Submit != nil || a.NotCovered != nil || a.AlsoMeans != nil {
+		e.problem("it says what no answer of Ethereum does: submit, not_covered or also_means")
+	}
 	payload, ok := strings.CutPrefix(a.Payload, "0x")
 	var err error
 	if e.payload, err = hex.DecodeString(payload); !ok || err != nil {

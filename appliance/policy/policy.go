@@ -142,10 +142,12 @@ type Approval struct {
 // Take returns what to sign. The second call, and any call after Release, reports
 // false.
 func (a *Approval) Take() (signings []ledger.Signing, ok bool) {
-	if a.plan == nil || a.taken.Swap(true) {
+	if a.taken.Swap(true) || a.plan == nil {
 		return nil, false
 	}
-	return a.plan.signings, true
+	signings = a.plan.signings
+	a.plan = nil // a batch has 100,000 of them
+	return signings, true
 }
 
 // Release ends the approval's hold on what its signatures use up. It is called when

@@ -1,5 +1,6 @@
 // Signs with ethers what it reads, a JSON object a line: {"key": "0x…", "ethereum":
-// {…}, "raw": "0x…"}, and writes what the answer of the appliance has to say of it.
+// {…}, "raw": "0x…"}, and writes what the answer of the appliance has to say of it. Without
+// a key it only reads.
 import { createInterface } from "node:readline";
 import {
   Transaction, Wallet, getCreateAddress, hashMessage, TypedDataEncoder,
@@ -37,7 +38,15 @@ function transaction(wallet, e, raw) {
   };
 }
 
-async function answer({ key, ethereum: e, raw }) {
+async function answer({ key, ethereum: e, raw, hash, signature }) {
+  if (!key) {
+    if (!raw) return { from: recoverAddress(hash, signature), hash, signature };
+    const tx = Transaction.from(raw);
+    return {
+      from: tx.from, hash: tx.hash, to: tx.to ?? undefined, value: tx.value.toString(),
+      chain_id: tx.chainId.toString(), nonce: tx.nonce.toString(), raw: tx.serialized,
+    };
+  }
   const wallet = new Wallet(key);
   const from = wallet.address;
   const parts = (sig) => ({ r: sig.r, s: sig.s, y_parity: String(sig.yParity) });
