@@ -214,7 +214,8 @@ type Item struct {
 	product [][]byte
 	refused bool
 	forget  bool
-	told    bool   // Status was called for it
+	told    bool // Status was called for it
+	hand    *handed
 	made    string // name in work/.made, "" if none
 	base    string // where a refused item goes in rejected/
 }
@@ -900,6 +901,9 @@ func (s *Spool) Publish(it *Item) error {
 func (s *Spool) publish(it *Item) error {
 	c := it.co
 	if !it.refused {
+		if err := s.handOver(it); err != nil {
+			return err
+		}
 		same, err := s.place(it, c.outbox, AnswerName(it.Name))
 		if err == nil && !same {
 			err = ErrTaken
