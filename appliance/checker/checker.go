@@ -215,6 +215,10 @@ func (c *check) outbox(company string) {
 		if name == setup.NoticeFile || strings.HasSuffix(name, spool.StatusSuffix) {
 			return // a courtesy, of which nothing is promised
 		}
+		if strings.HasSuffix(name, ".backup.age") {
+			c.backup(name, data)
+			return
+		}
 		where := company + "/outbox/" + name
 		if !c.result[sha256.Sum256(data)] {
 			c.fault("%s is visible and not on record", where)
@@ -247,6 +251,28 @@ func (c *check) outbox(company string) {
 			}
 		}
 	}, "spool", company, "outbox")
+}
+
+// backup checks that a backup in the outbox is the one that an answer on record tells
+// of. The answer itself may not be visible yet.
+func (c *check) backup(name string, data []byte) {
+	told := fmt.Sprintf(`"file":%q,"sha256":"%x","size":%d,`, name, sha256.Sum256(data), len(data))
+	found := false
+	d, err := durable.SubPath(c.root, "kept", setup.Administrators)
+	if err == nil {
+		defer d.Close()
+		err = durable.Walk(d, func(e durable.Entry) error {
+			c.each(func(_ string, kept []byte) {
+				found = found || strings.Contains(string(kept), told) && c.result[sha256.Sum256(kept)]
+			}, "kept", setup.Administrators, e.Name)
+			return nil
+		})
+	}
+	if err != nil {
+		c.fault("looking for the answer that tells of %s: %w", name, err)
+	} else if !found {
+		c.fault("%s is visible, and no answer on record tells of these bytes", name)
+	}
 }
 
 // rejected checks every visible reason.
@@ -376,6 +402,11 @@ func (c *check) leftovers() {
 		c.fault("reading work: %w", err)
 	}
 	c.temporary("db", "companies")
+	c.each(func(name string, _ []byte) {
+		if strings.HasPrefix(name, ".") || !strings.HasSuffix(name, ".manifest") {
+			c.fault("backups/%s is left", name)
+		}
+	}, "backups")
 }
 
 // temporary looks for names that begin with a dot, in a whole tree.

@@ -50,10 +50,11 @@ const maxRecipients = 64 << 10
 // of them together.
 func parseRecipients(list []string) ([]age.Recipient, error) {
 	var out []age.Recipient
-	for _, text := range list {
+	for i, text := range list {
 		rs, err := age.ParseRecipients(strings.NewReader(text + "\n"))
 		if err != nil || len(rs) != 1 {
-			return nil, fmt.Errorf("%q is not an age recipient: give what age-keygen or signdrop custodians prints, age1…", text)
+			// Not quoted: it may be somebody's secret key.
+			return nil, fmt.Errorf("recipient %d of backups is not an age recipient: give what age-keygen or signdrop custodians prints, age1…", i+1)
 		}
 		out = append(out, rs[0])
 	}
