@@ -115,6 +115,7 @@ type Appliance struct {
 
 	restored *setup.Restored // nil if the volume did not come from a backup
 	held     atomic.Bool     // that was not accepted: only administrators are served
+	freed    atomic.Bool     // it was accepted just now: the companies are to be served
 	seed     string          // what ids of keys follow from, beside the request
 	stop     context.Context // of the present run
 
@@ -135,6 +136,7 @@ type Counts struct {
 	Groups   uint64
 	Stuck    int // answered files that could not be published
 
+	Held     bool // companies wait until a restore is accepted
 	Unserved bool // a company's directories could not be opened when last looked at
 }
 

@@ -90,8 +90,11 @@ func (a *Appliance) handedOut(id string) (bool, error) {
 	}
 	defer f.Close()
 	h, err := backup.ReadManifestHeader(f)
-	if err != nil {
+	if errors.Is(err, backup.ErrManifest) {
 		return false, nil // half written: nobody has it
+	}
+	if err != nil {
+		return false, err
 	}
 	digest, err := hex.DecodeString(h.Request)
 	if err != nil || len(digest) != 32 {
@@ -335,8 +338,11 @@ func (a *Appliance) pruneManifests() error {
 		}
 		defer f.Close()
 		k := known{name: e.Name}
-		if h, err := backup.ReadManifestHeader(f); err == nil {
+		h, err := backup.ReadManifestHeader(f)
+		if err == nil {
 			k.seq = h.Journal.Seq
+		} else if !errors.Is(err, backup.ErrManifest) {
+			return err
 		}
 		list = append(list, k)
 		return nil
@@ -426,6 +432,7 @@ func (a *Appliance) acceptRestore(o *outcome) error {
 		return a.lacksRight(o, err)
 	}
 	a.held.Store(false)
+	a.freed.Store(true)
 	a.log.Info().Str("restore", o.req.Restore).Msg("the restore is accepted: companies are served again")
 	a.Wake()
 	o.done("accepted", answer.Member{Name: "restore", Value: o.req.Restore})

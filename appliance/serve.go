@@ -89,7 +89,7 @@ func (a *Appliance) Once(ctx context.Context) error {
 // Counts returns what was done. It is to be called after Serve or Once.
 func (a *Appliance) Counts() Counts {
 	c := a.counts
-	c.Unserved = a.unserved
+	c.Unserved, c.Held = a.unserved, a.held.Load()
 	return c
 }
 
@@ -155,6 +155,11 @@ func (a *Appliance) serial(ctx context.Context) error {
 		}
 		if err != nil {
 			break
+		}
+		if a.freed.Swap(false) {
+			if err = a.refresh(); err != nil {
+				break
+			}
 		}
 		a.spool.Retry()
 		if items, err = a.spool.Next(a.cfg.Group); err == nil && len(items) == 0 {
@@ -265,6 +270,12 @@ func (p *pipeline) dispatch(forever bool) {
 			}
 		default:
 		}
+		if a.freed.Swap(false) {
+			if err := a.refresh(); err != nil {
+				a.fail(err)
+				return
+			}
+		}
 		items, err := a.spool.Recover()
 		if err != nil {
 			a.fail(err)
@@ -325,7 +336,7 @@ func (p *pipeline) idle(rescan <-chan time.Time) {
 // be ready. Otherwise it waits a little.
 func (p *pipeline) finished() bool {
 	// The clerk's first: what he has done is out before he has it no more.
-	if p.with.Load() == 0 && p.out.Load() == 0 && !p.a.spool.Unsettled() {
+	if p.with.Load() == 0 && p.out.Load() == 0 && !p.a.spool.Unsettled() && !p.a.freed.Load() {
 		// What came back in the last moment has been seen by Next, or it waits.
 		return true
 	}

@@ -238,7 +238,8 @@ type manifestReader struct {
 	ended  bool
 }
 
-var errManifest = errors.New("the manifest is not as it is written")
+// ErrManifest: a manifest is damaged, which is not said where the disk cannot be read.
+var ErrManifest = errors.New("the manifest is not as it is written")
 
 func newManifestReader(r io.Reader) (*manifestReader, error) {
 	m := &manifestReader{r: bufio.NewReaderSize(r, maxEntry), sum: sha256.New()}
@@ -246,15 +247,17 @@ func newManifestReader(r io.Reader) (*manifestReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.header, err = parseHeader(data)
-	return m, err
+	if m.header, err = parseHeader(data); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrManifest, err)
+	}
+	return m, nil
 }
 
 // line reads a line with its end. It is good until the next.
 func (m *manifestReader) line() ([]byte, error) {
 	data, err := m.r.ReadSlice('\n')
 	if err == bufio.ErrBufferFull || err == io.EOF {
-		return nil, errManifest
+		return nil, ErrManifest
 	}
 	m.sum.Write(data)
 	return data, err
@@ -272,23 +275,23 @@ func (m *manifestReader) next() (*File, error) {
 	if !bytes.HasPrefix(data, []byte(`{"path"`)) {
 		var t total
 		if json.Unmarshal(data, &t, json.RejectUnknownMembers(true)) != nil || !bytes.Equal(line(t), data) || t != m.seen {
-			return nil, errManifest
+			return nil, ErrManifest
 		}
 		if _, err := m.r.ReadByte(); err != io.EOF {
-			return nil, errManifest
+			return nil, ErrManifest
 		}
 		m.ended = true
 		return nil, io.EOF
 	}
 	f := &File{}
 	if json.Unmarshal(data, f, json.RejectUnknownMembers(true)) != nil || !bytes.Equal(line(f), data) {
-		return nil, errManifest
+		return nil, ErrManifest
 	}
 	if err := checkPath(f.Path); err != nil {
 		return nil, err
 	}
 	if _, ok := f.mode(); !ok || f.Size < 0 || !digestForm.MatchString(f.SHA256) || m.last != "" && !before(m.last, f.Path) {
-		return nil, errManifest
+		return nil, ErrManifest
 	}
 	m.last = f.Path
 	m.seen.Files++

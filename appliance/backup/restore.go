@@ -18,6 +18,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/armor"
 
+	"signdrop/appliance/auth"
 	"signdrop/appliance/journal"
 	"signdrop/appliance/setup"
 	"signdrop/keyfs"
@@ -360,7 +361,7 @@ func (r *restorer) checkManifest(i int) error {
 		return err
 	}
 	if string(h.encode()) != string(r.headers[i].encode()) {
-		return errManifest
+		return ErrManifest
 	}
 	if i == 0 {
 		return nil
@@ -501,6 +502,17 @@ func (r *restorer) finish(h *Header) error {
 		return err
 	}
 	for _, c := range append([]string{""}, companies...) {
+		if c != "" {
+			disorder, err := r.disorder(c)
+			if err != nil {
+				return err
+			}
+			if disorder != nil {
+				// As it was: nobody could be served then either.
+				r.report.Damaged = append(r.report.Damaged, fmt.Errorf("company %s: allowed_signers: %w; mend it and run signdrop init --company %s", c, disorder, c))
+				continue
+			}
+		}
 		if _, err := setup.Make(r.root, r.o.Access, setup.Plan{Company: c, Restoring: true}); err != nil {
 			return fmt.Errorf("making the rest of the volume: %w", err)
 		}
@@ -515,6 +527,25 @@ func (r *restorer) finish(h *Header) error {
 		return err
 	}
 	return r.root.Sync()
+}
+
+// disorder says why a company has no list of who may sign, without which it gets no
+// directories; err is the disk's.
+func (r *restorer) disorder(company string) (disorder, err error) {
+	d, err := durable.SubPath(r.root, "db", "companies", company)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	data, err := durable.ReadFile(d, "allowed_signers", 1<<20)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("it is missing"), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, disorder = auth.ParseSigners(data)
+	return disorder, nil
 }
 
 func (r *restorer) companies() (list []string, err error) {

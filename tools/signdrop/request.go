@@ -29,7 +29,8 @@ together to a batch:
   for n in 1 2 3; do signdrop request …; done > run.jsonl`,
 		Example: `  signdrop request wallet-create --curve P-384 -o wallet.json
   signdrop request operations transfer`,
-	}, newRequestSign(), newRequestData(), newRequestCreate(), newRequestBind(), newOperations())
+	}, newRequestSign(), newRequestData(), newRequestCreate(), newRequestBind(), newOperations(),
+		newRequestBackup(), newRequestRestoreAccept())
 }
 
 // form is a request that is being written: its members in order.
