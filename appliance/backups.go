@@ -313,6 +313,7 @@ func (b *backupJob) answer(s *backup.Summary, file string) {
 
 // handOver has the backup go out with the answer.
 func (a *Appliance) handOver(t *task) {
+	t.handsOut = true
 	a.spool.Hand(t.it, a.backups, backupID(a.seed, t.digest)+backup.Suffix)
 }
 

@@ -47,6 +47,7 @@ type task struct {
 	redo     bool            // it was approved before a crash, and is done again
 	consents map[string]bool // companies that agree to their change
 	kept     bool            // the answer is kept, since it cannot be made again
+	handsOut bool            // a file goes out with it
 
 	refused   bool
 	product   [][]byte // the answer, or the reason

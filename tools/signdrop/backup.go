@@ -88,7 +88,7 @@ func newCustodians() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "custodians --needed K --custodian age1… --custodian age1… -o DIR",
-		Short: "Make a recipient of backups whose key is shared among custodians",
+		Short: "Share the key of the backups among custodians",
 		Long: `Make a key that opens backups and share it among custodians, so that any K of
 them open a backup together and fewer can do nothing. Each custodian gives an age
 recipient (age-keygen prints one) and gets the file share-N.age of DIR, in order.
