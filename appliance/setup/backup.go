@@ -68,6 +68,24 @@ func parseRecipients(list []string) ([]age.Recipient, error) {
 // SplitRecipients takes apart a list of recipients, one a line or with blanks between.
 func SplitRecipients(text string) []string { return strings.Fields(text) }
 
+// CheckRecipients reads a file of recipients, one a line, empty lines and lines that
+// begin with # left out, and returns them so. It must name at least one.
+func CheckRecipients(data []byte) (string, error) {
+	var list []string
+	for line := range strings.Lines(string(data)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			list = append(list, line)
+		}
+	}
+	if len(list) == 0 {
+		return "", errors.New("it names no recipient: give age recipients, one a line, or leave it out")
+	}
+	if _, err := parseRecipients(list); err != nil {
+		return "", err
+	}
+	return strings.Join(list, "\n") + "\n", nil
+}
+
 // ReadBackupRecipients returns whom backups are encrypted to, none if that was not
 // fixed.
 func ReadBackupRecipients(root durable.Dir) ([]age.Recipient, error) {
