@@ -248,7 +248,7 @@ func TestBackupRefused(t *testing.T) {
 	r.ok(os.Symlink("/etc/passwd", r.path("db", "companies", "acme", "link")))
 	r.command("link.json", `{"type":"backup","reference":"link"}`, ann, bob)
 	r.refusedCommand("link.json", reason.OperatorNeeded)
-	if !strings.Contains(r.log.text.String(), "db/companies/acme/link is neither a file nor a directory") {
+	if !strings.Contains(r.log.String(), "db/companies/acme/link is neither a file nor a directory") {
 		t.Error("the log does not name what is in the way")
 	}
 	r.ok(os.Remove(r.path("db", "companies", "acme", "link")))
