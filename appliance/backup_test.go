@@ -272,6 +272,13 @@ func TestRecipientsOnce(t *testing.T) {
 	if err := plan(keeper.Recipient().String()); err == nil || !strings.Contains(err.Error(), "fixed already") {
 		t.Errorf("other recipients: %v", err)
 	}
+	// Recipients that stand against quantum computers are as good, but not beside
+	// others: the weakest would decide.
+	pq, err := age.GenerateHybridIdentity()
+	r.ok(err)
+	if err := plan(pq.Recipient().String(), keeper.Recipient().String()); err == nil || !strings.Contains(err.Error(), "together") {
+		t.Errorf("two kinds of recipients: %v", err)
+	}
 	for _, bad := range []string{"", "age1nobody", keeper.String(), "ssh-ed25519 AAAA"} {
 		if err := plan(bad); err == nil || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("%q as recipient: %v", bad, err)
@@ -558,6 +565,13 @@ func TestUnfinishedRestore(t *testing.T) {
 	}
 	if _, err := setup.Make(r.root, nil, setup.Plan{}); !errors.Is(err, setup.ErrRestoring) {
 		t.Errorf("setting it up: %v", err)
+	}
+	// A volume that was served is not wiped for it.
+	r.ok(os.WriteFile(r.path("db", "appliance", "lock"), nil, 0o600))
+	before := files(t, r.dir)
+	_, err := backup.Restore(r.vol, []backup.Source{source("testdata/backup/full.backup.age")}, backup.RestoreOptions{Identities: []age.Identity{keeper}})
+	if err == nil || !strings.Contains(err.Error(), "was served") || !slices.Equal(files(t, r.dir), before) {
+		t.Errorf("restoring into it: %v", err)
 	}
 }
 

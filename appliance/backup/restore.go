@@ -116,7 +116,25 @@ func (r *restorer) checkEmpty() error {
 	if err != nil {
 		return fmt.Errorf("looking whether the volume is empty: %w", err)
 	}
-	if first != "" && !unfinished {
+	if unfinished {
+		// What is there will be removed: it must not be what somebody has worked with.
+		d, err := durable.SubPath(r.root, "db", "appliance")
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		if _, err = d.Stat(setup.LockFile); err == nil {
+			return fmt.Errorf("%s lies on a volume that was served: remove it, if that is a mistake; nothing was touched", setup.RestoringDir)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if first != "" {
 		return fmt.Errorf("the volume is not empty, there is %s: restore into an empty directory, and never over an appliance", first)
 	}
 	return nil
