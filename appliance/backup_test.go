@@ -16,9 +16,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"filippo.io/age"
+	"github.com/rs/zerolog"
 
 	"signdrop/appliance"
 	"signdrop/appliance/answer"
@@ -27,6 +30,7 @@ import (
 	"signdrop/appliance/reason"
 	"signdrop/appliance/setup"
 	"signdrop/appliance/testbed"
+	"signdrop/keyfs"
 	"signdrop/spool/durable"
 )
 
@@ -384,6 +388,37 @@ func TestBackupBeside(t *testing.T) {
 	r.check(true)
 }
 
+// TestBackupTold: how far a backup is stands in the log and beside the answer to come.
+func TestBackupTold(t *testing.T) {
+	r := newRig(t)
+	r.admins(2)
+	r.keptBy(keeper)
+	r.ok(os.WriteFile(r.path("db", "companies", "acme", "zz-gate"), []byte("held\n"), 0o600))
+	g := &gate{FS: r.vol, name: "zz-gate", reached: make(chan struct{}), open: make(chan struct{}), once: &sync.Once{}}
+	var later atomic.Int64 // how far the clock is ahead
+	r.cfg.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	// Nothing is refused for being still, whatever the clock shows.
+	r.cfg.Still, r.cfg.SigWait, r.cfg.ApprovalWait = time.Hour, time.Hour, time.Hour
+	a, err := appliance.Open(g, r.cfg)
+	r.ok(err)
+	begin, done := background(a)
+	begin()
+	r.command("full.json", `{"type":"backup"}`, ann, bob)
+	<-g.reached
+	later.Store(int64(10 * time.Second))
+	close(g.open)
+	r.done("full.json")
+	done.stop()
+	r.ok(done.wait())
+	r.ok(a.Close())
+	if !strings.Contains(r.log.String(), `"message":"backup under way"`) {
+		t.Error("the log does not tell how far the backup was")
+	}
+	if exists(r.path("spool", "admin", "outbox", "full.status.json")) {
+		t.Error("the status is there although the command is answered")
+	}
+}
+
 type ending struct {
 	stop func()
 	wait func() error
@@ -650,5 +685,104 @@ func TestRestoreElsewhere(t *testing.T) {
 		if got := n.ask(name, data); !bytes.Equal(got, want) {
 			t.Errorf("%s is answered here with\n%s\nand where the backup was made with\n%s", name, got, want)
 		}
+	}
+}
+
+// TestBackupUnderLoad: backups that are made while wallets are made, bound, used and
+// listed have, each of them, everything that its journal speaks of.
+func TestBackupUnderLoad(t *testing.T) {
+	r := newRig(t)
+	r.cfg.Log = zerolog.Nop()
+	r.admins(2)
+	r.keptBy(keeper)
+	stop := r.serve()
+	var wg sync.WaitGroup
+	var halt atomic.Bool
+	var made atomic.Int64
+	for worker := range 3 {
+		wg.Go(func() {
+			ask := func(name string, data []byte) []byte {
+				if err := r.acme.Drop(r.root, name, data); err != nil {
+					t.Error(err)
+					halt.Store(true)
+				}
+				for end := time.Now().Add(patience); !halt.Load() && time.Now().Before(end); tick() {
+					if data, err := os.ReadFile(r.path("spool", "acme", "outbox", answerName(name))); err == nil {
+						return data
+					}
+				}
+				return nil
+			}
+			for i := 0; !halt.Load(); i++ {
+				name := fmt.Sprintf("%d-%d", worker, i)
+				a, err := answer.Parse(ask("w"+name+".json", fmt.Appendf(nil, `{"type":"wallet.create","curve":"P-256","reference":%q}`, name)))
+				if err != nil {
+					return // halted
+				}
+				ask("b"+name+".json", fmt.Appendf(nil, `{"type":"wallet.bind","wallet":%q,"address":%q}`, a.Wallet, testbed.Address(name)))
+				ask("s"+name+".json", testbed.DataRequest(a.Wallet, name))
+				ask("l"+name+".json", fmt.Appendf(nil, `{"type":"wallet.list","limit":1,"reference":%q}`, name))
+				made.Add(1)
+			}
+		})
+	}
+	rounds := 8
+	if testing.Short() {
+		rounds = 3
+	}
+	var files []string
+	since := ""
+	for i := range rounds {
+		if i%4 == 0 {
+			files, since = nil, ""
+		}
+		was := made.Load()
+		r.until("something was made since", func() bool { return made.Load() > was || t.Failed() })
+		a, file := r.backup(fmt.Sprint("b", i), since)
+		files, since = append(files, file), a.Backup
+		n, rep := r.restored(files...)
+		n.holdsWhatItSays(rep)
+	}
+	halt.Store(true)
+	wg.Wait()
+	stop()
+	t.Logf("%d wallets were made, bound and used", made.Load())
+}
+
+// holdsWhatItSays checks that a volume that was restored, and not yet served, has all
+// that its journal speaks of.
+func (r *rig) holdsWhatItSays(rep *backup.Report) {
+	r.t.Helper()
+	db, err := r.root.Sub("db")
+	r.ok(err)
+	defer db.Close()
+	keys, err := keyfs.Open(db, keyfs.Options{})
+	r.ok(err)
+	d, err := r.root.Sub("journal")
+	r.ok(err)
+	defer d.Close()
+	var last uint64
+	r.ok(journal.Each(d, func(_ journal.Place, e *journal.Event) error {
+		last = e.Seq
+		switch e.Kind {
+		case "created":
+			if _, err := keys.Lookup("acme", e.Wallet); err != nil {
+				r.t.Errorf("entry %d made wallet %s: %v", e.Seq, e.Wallet, err)
+			}
+		case "bound":
+			if w, err := keys.ByAddress("acme", e.Detail); err != nil || w.ID() != e.Wallet {
+				r.t.Errorf("entry %d bound %s to %s: %v", e.Seq, e.Wallet, e.Detail, err)
+			}
+		case "done":
+			name := hex.EncodeToString(e.Request[:])
+			data, err := os.ReadFile(r.path("kept", e.Company, name[:2], name))
+			if err != nil || sha256.Sum256(data) != e.Result {
+				r.t.Errorf("entry %d has an answer that is not kept: %v", e.Seq, err)
+			}
+		}
+		return nil
+	}))
+	if last != rep.Newest.Journal.Seq {
+		r.t.Errorf("the journal ends with %d, the backup says %d", last, rep.Newest.Journal.Seq)
 	}
 }
