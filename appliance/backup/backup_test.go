@@ -195,21 +195,27 @@ func (b *bed) remove(path ...string) error {
 func TestKeyFunction(t *testing.T) {
 	b := newBed(t)
 	b.put("db/companies/acme/strange/key.pem", []byte("sealed"))
+	b.put("db/appliance/ssh_host_ed25519_key", []byte("host"))
+	b.put("db/appliance/seal.json", []byte("{}"))
 	var asked []string
 	file, _, _, err := b.write(nil, func(o *Options) {
-		o.Key = func(path string, data []byte) ([]byte, error) {
+		o.Key = func(_ durable.Dir, path string, data []byte) ([]byte, error) {
 			asked = append(asked, path)
-			return []byte("un" + string(data)), nil
+			if strings.HasSuffix(path, ".pem") {
+				data = []byte("un" + string(data))
+			}
+			return bytes.Clone(data), nil
 		}
 	})
 	b.ok(err)
 	v, _, err := b.restore(file)
 	b.ok(err)
-	if data, _ := v.ReadFile("db/companies/acme/strange/key.pem"); string(data) != "unsealed" || len(asked) != 1 {
+	if data, _ := v.ReadFile("db/companies/acme/strange/key.pem"); string(data) != "unsealed" || v.Exists("db/appliance/seal.json") ||
+		!slices.Equal(asked, []string{"db/companies/acme/strange/key.pem", "db/appliance/ssh_host_ed25519_key", "db/appliance/identity.age"}) {
 		t.Errorf("restored %q after %q", data, asked)
 	}
 	_, _, _, err = b.write(nil, func(o *Options) {
-		o.Key = func(string, []byte) ([]byte, error) { return nil, io.ErrUnexpectedEOF }
+		o.Key = func(durable.Dir, string, []byte) ([]byte, error) { return nil, io.ErrUnexpectedEOF }
 	})
 	if err == nil || !strings.Contains(err.Error(), "strange/key.pem") {
 		t.Errorf("a key that cannot be read: %v", err)

@@ -308,5 +308,14 @@ func (f *File) mode() (mode fs.FileMode, ok bool) {
 	return fs.FileMode(n), err == nil && n <= 0o777 && len(f.Mode) == 4
 }
 
-// isKey says whether a file is a private key's.
-func isKey(p string) bool { return path.Base(p) == "key.pem" }
+// isKey says whether a file holds a private key.
+func isKey(p string) bool {
+	switch p {
+	case "db/appliance/identity.age", "db/appliance/ssh_host_ed25519_key":
+		return true
+	}
+	return strings.HasPrefix(p, "db/companies/") && path.Base(p) == "key.pem"
+}
+
+// sealFile says that the keys of a volume are sealed.
+const sealFile = "db/appliance/seal.json"

@@ -56,9 +56,11 @@ type Options struct {
 	// Manifest gets the manifest, from its beginning, and is read again at the end.
 	Manifest durable.File
 
-	// Key, if not nil, gives the content of a key file as it shall stand in the
-	// backup, of what lies on the volume. All key files go through it.
-	Key func(path string, data []byte) ([]byte, error)
+	// Key, if not nil, gives the content of a file with a private key as it shall
+	// stand in the backup, of what lies on the volume. All such files go through it,
+	// with their directory, where what is public lies beside. It is meant for
+	// volumes whose keys are sealed; the backup has no db/appliance/seal.json then.
+	Key func(d durable.Dir, path string, data []byte) ([]byte, error)
 
 	// Progress, if not nil, is told how many bytes of the volume are done. Its error
 	// ends the backup.
@@ -246,8 +248,11 @@ func (w *writer) file(d durable.Dir, name, at string) error {
 			return w.note(entry, false)
 		}
 	}
-	if isKey(at) && w.o.Key != nil {
-		return w.key(f, entry, old)
+	if w.o.Key != nil && isKey(at) {
+		return w.key(d, f, entry, old)
+	}
+	if w.o.Key != nil && at == sealFile {
+		return nil
 	}
 	return w.content(io.NewSectionReader(f, 0, entry.Size), entry, old, offset)
 }
@@ -279,11 +284,11 @@ func (w *writer) journalFile(entry, old *File, n uint32) (_ *File, offset int64,
 }
 
 // key adds a key file, through the one function that may change its content.
-func (w *writer) key(f durable.File, entry, old *File) error {
+func (w *writer) key(d durable.Dir, f durable.File, entry, old *File) error {
 	data, err := durable.ReadAll(f, entry.Size)
 	if err == nil {
 		defer clear(data)
-		data, err = w.o.Key(entry.Path, data)
+		data, err = w.o.Key(d, entry.Path, data)
 		defer clear(data)
 	}
 	if err != nil {
