@@ -786,3 +786,40 @@ func (r *rig) holdsWhatItSays(rep *backup.Report) {
 		r.t.Errorf("the journal ends with %d, the backup says %d", last, rep.Newest.Journal.Seq)
 	}
 }
+
+// TestBackupWhileBinding: a wallet is bound after it was read and before the addresses
+// are. What is restored is as if the machine had stopped within the binding, which
+// doing it again finishes.
+func TestBackupWhileBinding(t *testing.T) {
+	r := newRig(t)
+	r.admins(2)
+	r.keptBy(keeper)
+	r.ok(os.WriteFile(r.path("db", "companies", "acme", "m-gate"), []byte("between\n"), 0o600))
+	g := &gate{FS: r.vol, name: "m-gate", reached: make(chan struct{}), open: make(chan struct{}), once: &sync.Once{}}
+	a, err := appliance.Open(g, r.cfg)
+	r.ok(err)
+	begin, done := background(a)
+	begin()
+	w := r.wallet("P-384")
+	r.command("full.json", `{"type":"backup"}`, ann, bob)
+	<-g.reached
+	bind := fmt.Appendf(nil, `{"type":"wallet.bind","wallet":%q,"address":%q}`, w, testbed.Address("from"))
+	bound := r.ask("bind.json", bind)
+	late := r.wallet("P-256") // after the wallets were read
+	close(g.open)
+	full := r.done("full.json")
+	done.stop()
+	r.ok(done.wait())
+	r.ok(a.Close())
+	r.cfg.AllowNew = false
+	n, rep := r.restored(r.path("spool", "admin", "outbox", full.File))
+	if rep.Wallets != 1 || exists(n.path("db", "companies", "acme", "wallets", late)) {
+		t.Errorf("%d wallets came back", rep.Wallets)
+	}
+	n.serve()
+	n.accept(rep)
+	if again := n.ask("bind.json", bind); !bytes.Equal(again, bound) {
+		t.Errorf("binding again is answered %s, and was %s", again, bound)
+	}
+	n.ask("pay.json", testbed.Transfer(testbed.Address("from"), "pay"))
+}
