@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"filippo.io/age"
@@ -93,6 +94,7 @@ type Appliance struct {
 	vol       *volume
 	root      durable.Dir
 	dirs      []durable.Dir
+	backups   durable.Dir
 	identity  *age.X25519Identity // opens requests with secrets
 	companies *companies
 	keys      *keyfs.Store
@@ -111,6 +113,12 @@ type Appliance struct {
 	published []*task // visible, not known to be durable
 	stuck     []*task // recorded and not to be published for now
 
+	restored *setup.Restored // nil if the volume did not come from a backup
+	held     atomic.Bool     // that was not accepted: only administrators are served
+	freed    atomic.Bool     // it was accepted just now: the companies are to be served
+	seed     string          // what ids of keys follow from, beside the request
+	stop     context.Context // of the present run
+
 	counts   Counts // likewise
 	unserved bool   // owned by the dispatcher
 
@@ -128,6 +136,7 @@ type Counts struct {
 	Groups   uint64
 	Stuck    int // answered files that could not be published
 
+	Held     bool // companies wait until a restore is accepted
 	Unserved bool // a company's directories could not be opened when last looked at
 }
 
@@ -183,6 +192,9 @@ func (a *Appliance) open() error {
 		return err
 	}
 	a.dirs = append(a.dirs, root)
+	if err := setup.CheckWhole(root); err != nil {
+		return err
+	}
 	sub := func(name string) (durable.Dir, error) {
 		d, err := root.Sub(name)
 		if err != nil {
@@ -205,6 +217,10 @@ func (a *Appliance) open() error {
 		return fmt.Errorf("opening kept: %w", err)
 	}
 	kept.Close()
+	if a.backups, err = durable.SubMake(root, "backups", 0o700); err != nil {
+		return fmt.Errorf("opening backups: %w", err)
+	}
+	a.dirs = append(a.dirs, a.backups)
 	if a.identity, err = setup.ReadIdentity(root); err != nil {
 		return err
 	}
@@ -224,6 +240,12 @@ func (a *Appliance) open() error {
 	a.journal = j
 	a.logRecovery(recovery)
 	a.once = policy.NewOnce(memory{j})
+	if err := a.openRestored(); err != nil {
+		return err
+	}
+	if err := a.tidyBackups(); err != nil {
+		return fmt.Errorf("tidying backups: %w", err)
+	}
 	if err := a.tidyNotes(); err != nil {
 		return fmt.Errorf("tidying the notes of approved commands: %w", err)
 	}
@@ -254,6 +276,9 @@ func (a *Appliance) refresh() error {
 	names, err := a.companies.names()
 	if err != nil {
 		return fmt.Errorf("listing the companies: %w", err)
+	}
+	if a.held.Load() {
+		names = []string{setup.Administrators}
 	}
 	if a.watcher != nil {
 		if err := a.watcher.Cover(names); err != nil {

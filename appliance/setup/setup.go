@@ -6,6 +6,7 @@
 //	│   ├── appliance/                0700
 //	│   │   ├── appliance.json        0400  {"id":"SD_…"}
 //	│   │   ├── identity.age          0400  the key for requests with secrets
+//	│   │   ├── backup-recipients     0400  whom backups are encrypted to, if that was fixed
 //	│   │   └── new-journal           0600  until the first start, see TakeNewJournal
 //	│   ├── admins/                   0700
 //	│   │   ├── allowed_signers       0600  who may sign commands and approvals
@@ -75,15 +76,21 @@ const Administrators = "admin"
 type Plan struct {
 	Admins    []Signer // keys of administrators
 	Threshold int      // how many administrators a command takes; 0 for 1, or for what is there
-	Company   string   // the company to serve
-	Signers   []Signer // keys that may sign the company's requests
-	Disabled  bool     // a new company is disabled from the beginning
+	// BackupRecipients are whom backups are encrypted to (age). They are fixed once.
+	BackupRecipients []string
+
+	Company  string   // the company to serve
+	Signers  []Signer // keys that may sign the company's requests
+	Disabled bool     // a new company is disabled from the beginning
 
 	// For a company that is new.
 	Title          string // its name for people
 	Created        string // the request_sha256 of the command that asks for it
 	AuthorizedKeys []byte // who may log in by SFTP
 	Policy         []byte // its policy.json; the careful one if nil
+
+	// Restoring: the restore itself asks, at its end.
+	Restoring bool
 
 	// Group is the id of the partner's group, which may write into the three
 	// directories of the company's spool; nil if there is none.
@@ -155,15 +162,22 @@ type maker struct {
 	report *Report
 
 	// What look has found out.
-	admins    *list
-	threshold int
-	unset     bool // nobody is an administrator yet
-	company   *list
+	admins     *list
+	threshold  int
+	unset      bool   // nobody is an administrator yet
+	recipients []byte // of backups, to be fixed now; nil if not
+	company    *list
 }
 
 // look reads what is there and refuses what cannot be done.
 func (m *maker) look() error {
+	if err := CheckWhole(m.root); err != nil && !m.plan.Restoring {
+		return err
+	}
 	if err := m.checkCompany(); err != nil {
+		return err
+	}
+	if err := m.checkRecipients(); err != nil {
 		return err
 	}
 	if err := m.findUser(); err != nil {
@@ -423,6 +437,9 @@ func (m *maker) makeAppliance(db durable.Dir) error {
 		err = m.addIdentity(d)
 	}
 	if err != nil {
+		return err
+	}
+	if err := m.addRecipients(d); err != nil {
 		return err
 	}
 	id, err := ReadIdentity(m.root)

@@ -43,6 +43,7 @@ type options struct {
 	recheck        string
 	admins         string // public keys, one a line
 	adminThreshold int
+	recipients     string // of backups, one a line
 	logFormat      string
 	logLevel       string
 	watch          bool
@@ -104,7 +105,7 @@ complete are left there; the exit status tells of them.`,
 	}
 	serve.Flags().StringVar(&o.door.listen, "sftp", "", "let partners in by SFTP at this address, \":10210\"; none if empty")
 	o.door.flags(serve.Flags())
-	root.AddCommand(serve, once, (&options{}).doorCommand())
+	root.AddCommand(serve, once, (&options{}).doorCommand(), restoreCommand())
 	return root
 }
 
@@ -135,6 +136,7 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.ApprovalWait, "approval-wait", 7*24*time.Hour, "refuse an administrators' command when too few have signed it and no signature has come for this long")
 	f.StringVar(&o.admins, "admins", "", "set up the volume, if that was not done, with these administrators: public keys, one a line")
 	f.IntVar(&o.adminThreshold, "admin-threshold", 0, "with --admins: how many of them a command takes (default 1)")
+	f.StringVar(&o.recipients, "backup-recipients", "", "with --admins: whom backups are encrypted to: age recipients, one a line; they stay as they were fixed first")
 	o.logFlags(f)
 }
 
@@ -192,6 +194,14 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return err
 	}
 	defer vol.Close()
+	root, err := vol.Root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := setup.CheckWhole(root); err != nil {
+		return err
+	}
 	below, err := os.OpenRoot(o.data)
 	if err != nil {
 		return err
@@ -203,11 +213,6 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return err
 	}
 	defer unlock()
-	root, err := vol.Root()
-	if err != nil {
-		return err
-	}
-	defer root.Close()
 	if o.cfg.ID, err = setup.ReadAppliance(root); err != nil {
 		return err
 	}
@@ -255,7 +260,7 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return errors.New("a company could not be served: see the log; what it asked for is kept for the next time")
 	case counts.Refused > 0:
 		return statusRefused
-	case waiting > 0:
+	case waiting > 0 || counts.Held:
 		return statusWaiting
 	}
 	return nil
@@ -267,12 +272,15 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 // themselves since.
 func (o *options) found(log zerolog.Logger) error {
 	if o.admins == "" {
+		if o.recipients != "" {
+			return errors.New("--backup-recipients says nothing without --admins: give the administrators' public keys, or fix the recipients with signdrop init")
+		}
 		if o.adminThreshold != 0 {
 			return errors.New("--admin-threshold says nothing without --admins: give the administrators' public keys")
 		}
 		return nil
 	}
-	plan := setup.Plan{Threshold: o.adminThreshold}
+	plan := setup.Plan{Threshold: o.adminThreshold, BackupRecipients: setup.SplitRecipients(o.recipients)}
 	for line := range strings.Lines(o.admins) {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {

@@ -23,6 +23,7 @@ func newInit() *cobra.Command {
 	var (
 		data, company, group, runAs string
 		admins, signers             []string
+		recipients                  []string
 		threshold                   int
 	)
 	cmd := &cobra.Command{
@@ -37,6 +38,9 @@ themselves change who they are, by a command. The recipient that is printed is
 what requests with secrets (wallet.import, datakey.create, decrypt) are
 encrypted to.
 
+Backups are encrypted to the recipients that the first --backup-recipient names
+("signdrop custodians" makes one whose key nobody has alone). They stay.
+
 Keys are public keys: OpenSSH lines (the .pub file) or PEM. A key is named by
 its comment, or else by its file; the journal names who asked by that.
 
@@ -49,7 +53,7 @@ Everything is on disk for good when the table is printed.`,
   signdrop init --data /data --company acme --signer acme.pub --group sftp-acme`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			plan := setup.Plan{Company: company, Threshold: threshold}
+			plan := setup.Plan{Company: company, Threshold: threshold, BackupRecipients: recipients}
 			if cmd.Flags().Changed("threshold") && threshold < 1 {
 				return usagef("--threshold %d makes no sense: use 1 or more", threshold)
 			}
@@ -81,6 +85,7 @@ Everything is on disk for good when the table is printed.`,
 	f.StringVar(&data, "data", "/data", "the data volume's `directory`; made if it does not exist")
 	f.StringArrayVar(&admins, "admin", nil, "public key `file` of an administrator; may be repeated")
 	f.IntVar(&threshold, "threshold", 0, "how many (`K`) administrators a command takes (default 1)")
+	f.StringArrayVar(&recipients, "backup-recipient", nil, "age `recipient` (age1…) that backups are encrypted to; may be repeated")
 	f.StringVar(&company, "company", "", "`name` of the company to serve: a-z, 0-9 and -")
 	f.StringArrayVar(&signers, "signer", nil, "public key `file` of a signer of the company; may be repeated")
 	f.StringVar(&group, "group", "", "`group`, by name or id, that may write into the company's spool")

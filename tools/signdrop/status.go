@@ -76,6 +76,10 @@ type status struct {
 
 	Admin *adminStatus   `json:"admin,omitempty"` // none where the volume has no directory for it
 	Door  *notice.Notice `json:"door,omitempty"`  // none where none is served
+
+	// Restore is the id of a restore that the administrators have not accepted:
+	// companies wait for that.
+	Restore string `json:"restore,omitempty"`
 }
 
 type adminStatus struct {
@@ -111,6 +115,16 @@ func readStatus(data string) (*status, error) {
 	s := &status{Data: data}
 	if s.Appliance, err = setup.ReadAppliance(root); err != nil {
 		return nil, err
+	}
+	if err := setup.CheckWhole(root); err != nil {
+		return nil, err
+	}
+	r, accepted, err := setup.ReadRestored(root)
+	if err != nil {
+		return nil, err
+	}
+	if r != nil && !accepted {
+		s.Restore = r.Restore
 	}
 	space, err := vol.Space()
 	if err != nil {
@@ -337,6 +351,9 @@ func (s *status) print(out io.Writer) error {
 		if _, err := fmt.Fprintln(out, "\nno company yet: signdrop init --company NAME --signer KEY.pub"); err != nil {
 			return err
 		}
+	}
+	if s.Restore != "" {
+		fmt.Fprintf(out, "\nrestored: companies wait until the administrators accept %s (restore.accept)\n", s.Restore)
 	}
 	if s.Admin != nil && s.Admin.Approvals > 0 {
 		_, err := fmt.Fprintf(out, "\napprovals: %s of admin waiting for more signatures; see its outbox\n",
