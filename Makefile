@@ -1,15 +1,17 @@
 # make build   bin/signdropd and bin/signdrop, static
 # make demo    one whole round on this machine
 # make image   build/: OCI archives for s390x and amd64, with their SBOMs
-# make test    everything that CI runs
+# make test    everything that needs no machine of its own
+# make guest-test  power cuts of an emulated s390x machine (GUEST='-cuts N -seed N')
 # make bench   the table of docs/performance.md
 # make fuzz    each fuzz target for FUZZTIME (default 20s)
 
 GO        ?= go
 FUZZTIME  ?= 20s
+GUEST     ?=
 export CGO_ENABLED := 0
 
-.PHONY: all build image demo test check tidy unit race s390x fuzz bench vulncheck clean
+.PHONY: all build image demo test check tidy unit race s390x guest-test fuzz bench vulncheck clean
 
 all: build
 
@@ -31,6 +33,8 @@ check: tidy
 	$(GO) vet ./...
 	GOARCH=s390x $(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	$(GO) vet -tags guest ./tools/guest/...
+	$(GO) tool staticcheck -tags guest ./tools/guest/...
 
 tidy:
 	$(GO) mod tidy -diff
@@ -47,6 +51,10 @@ race:
 # The target is big-endian. The tests are built here and run by the emulator.
 s390x:
 	GOARCH=s390x tools/ci/gotest.sh -short -exec "$$(command -v qemu-s390x-static)" ./...
+
+# Debian's kernel for s390x, the image, and a disk that forgets what was not synced.
+guest-test:
+	$(GO) test -tags guest -count=1 -v -timeout 30m -run TestPowerCuts ./tools/guest $(if $(GUEST),-args $(GUEST))
 
 fuzz:
 	FUZZTIME=$(FUZZTIME) tools/ci/fuzz.sh
