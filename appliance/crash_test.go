@@ -129,7 +129,7 @@ func newScene(t testing.TB) *scene {
 	drop("all.jsonl", []byte(`{"type":"batch","count":2,"on_error":"abort"}`+"\n"+string(testbed.DataRequest(w, "3"))+`{"type":"no"}`+"\n"))
 	drop("off.json", fmt.Appendf(nil, `{"type":"wallet.disable","wallet":%q}`, w2))
 	drop("list.json", []byte(`{"type":"wallet.list"}`))
-	id, err := setup.ReadIdentity(root)
+	id, err := setup.ReadIdentity(root, nil)
 	must(err)
 	drop("import.json.age", sealFor(id.Recipient(), importRequest(t, "imported")))
 	drop("clear.json", []byte(importRequest(t, "exposed")))

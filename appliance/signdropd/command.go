@@ -47,6 +47,7 @@ type options struct {
 	logLevel       string
 	watch          bool
 	cfg            appliance.Config
+	seal           sealOptions
 	door           doorOptions
 }
 
@@ -104,7 +105,7 @@ complete are left there; the exit status tells of them.`,
 	}
 	serve.Flags().StringVar(&o.door.listen, "sftp", "", "let partners in by SFTP at this address, \":10210\"; none if empty")
 	o.door.flags(serve.Flags())
-	root.AddCommand(serve, once, (&options{}).doorCommand())
+	root.AddCommand(serve, once, (&options{}).sealCommand(), (&options{}).doorCommand())
 	return root
 }
 
@@ -124,6 +125,7 @@ func (o *options) flags(f *pflag.FlagSet) {
 	c := &o.cfg
 	f.StringVar(&o.data, "data", "/data", "the data volume")
 	f.BoolVar(&o.plain, "allow-plain-keys", false, "keep keys in the clear although this machine is not under Secure Execution")
+	o.seal.flags(f)
 	f.StringVar(&o.recheck, "recheck", "verify", "check each signature before it leaves: verify, repeat or off")
 	f.IntVar(&c.Workers, "workers", runtime.GOMAXPROCS(0), "requests decided on at once")
 	f.DurationVar(&c.Still, "still", time.Minute, "refuse what is wrong when it has not changed for this long")
@@ -165,6 +167,9 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 	if o.cfg.Recheck, err = keyfs.ParseRecheck(o.recheck); err != nil {
 		return usage(cmd, err)
 	}
+	if err := o.seal.check(); err != nil {
+		return usage(cmd, err)
+	}
 	if serve && o.door.listen != "" {
 		if _, err := o.keeper(log); err != nil {
 			return usage(cmd, err)
@@ -182,6 +187,10 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) error {
 	o.cfg.Log = log
 	if err := o.checkPlace(log); err != nil {
+		return err
+	}
+	defer o.seal.close()
+	if err := o.seal.read(o.data, log); err != nil {
 		return err
 	}
 	if err := o.found(log); err != nil {
@@ -216,6 +225,14 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return err
 	}
 	o.cfg.AllowNew = fresh
+	// A volume that never was in use has no key worth asking before it is sealed.
+	if o.cfg.Sealer, err = o.seal.unlock(vol, root, fresh, log); err != nil {
+		return err
+	}
+	o.seal.close()
+	if kek := o.cfg.Sealer.KEK(); kek != "" {
+		o.cfg.Detail += "; keys sealed under " + kek
+	}
 	if o.watch {
 		o.cfg.Watch = o.data
 	}
@@ -272,7 +289,7 @@ func (o *options) found(log zerolog.Logger) error {
 		}
 		return nil
 	}
-	plan := setup.Plan{Threshold: o.adminThreshold}
+	plan := setup.Plan{Threshold: o.adminThreshold, KEK: o.seal.kek}
 	for line := range strings.Lines(o.admins) {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
@@ -307,12 +324,12 @@ func (o *options) found(log zerolog.Logger) error {
 func (o *options) checkPlace(log zerolog.Logger) error {
 	protected := keyfs.ProtectedGuest()
 	o.cfg.Detail = fmt.Sprintf("secure execution: %t; plain keys allowed by flag: %t", protected, o.plain)
-	if protected {
+	if protected || o.seal.spec != "" {
 		return nil
 	}
 	if !o.plain {
 		return errors.New("this machine is not under IBM Secure Execution, so whoever can read its disk can read the keys: " +
-			"run it there, or accept that with --allow-plain-keys")
+			"run it there, seal the keys (--seal), or accept that with --allow-plain-keys")
 	}
 	log.Warn().Msg("keys lie in the clear and this machine is not under Secure Execution: whoever can read the disk has the keys")
 	return nil

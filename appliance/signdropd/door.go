@@ -65,6 +65,7 @@ open neither keys nor requests of others.`,
 	f := c.Flags()
 	f.StringVar(&o.data, "data", "/data", "the data volume")
 	f.StringVar(&o.door.listen, "listen", ":10210", "address to listen on")
+	o.seal.flags(f)
 	f.BoolVar(&o.door.child, "child", false, "be the process that faces the network")
 	o.logFlags(f)
 	o.door.flags(f)
@@ -87,7 +88,9 @@ func (o *options) runDoor(cmd *cobra.Command) error {
 		if k, err = o.keeper(log); err != nil {
 			return usage(cmd, err)
 		}
-		err = k.Run(cmd.Context())
+		if k.Sealer, err = o.sealerOfDoor(log); err == nil {
+			err = k.Run(cmd.Context())
+		}
 	}
 	if err != nil {
 		log.Error().Err(err).Msg("stopped by an error")
@@ -100,7 +103,7 @@ func (o *options) runDoor(cmd *cobra.Command) error {
 func (o *options) keeper(log zerolog.Logger) (*door.Keeper, error) {
 	o.door.set.SourceBurst = 10 * o.door.set.SourceRate
 	k := &door.Keeper{
-		Data: o.data, Listen: o.door.listen, Settings: o.door.set, Log: log, Stderr: os.Stderr,
+		Data: o.data, Listen: o.door.listen, Settings: o.door.set, Log: log, Stderr: os.Stderr, Sealer: o.cfg.Sealer,
 		// By this name it can be run also where its path is closed to the door's user.
 		Program: []string{"/proc/self/exe", "door", "--child", "--log-format", o.logFormat, "--log-level", o.logLevel},
 	}
