@@ -29,7 +29,8 @@ func TestRooms(t *testing.T) {
 		{"appliance/journal/memory", []string{"spool/durable"}, "an index of positions"},
 		{"spool", []string{"appliance/reason", "spool/durable"}, "the spool never looks into a file"},
 		{"spool/durable", nil, "names and bytes"},
-		{"keyfs", []string{"spool/durable"}, "keys know neither the spool nor requests"},
+		{"keyfs", []string{"keyfs/seal", "spool/durable"}, "keys know neither the spool nor requests"},
+		{"keyfs/seal", []string{"spool/durable"}, "what seals keys does not know what they are"},
 	}
 	seen := map[string]bool{}
 	fset := token.NewFileSet()

@@ -186,7 +186,7 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 // work runs the appliance.
 func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) error {
 	o.cfg.Log = log
-	if err := o.checkPlace(log); err != nil {
+	if err := o.checkPlace(); err != nil {
 		return err
 	}
 	defer o.seal.close()
@@ -232,6 +232,8 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	o.seal.close()
 	if kek := o.cfg.Sealer.KEK(); kek != "" {
 		o.cfg.Detail += "; keys sealed under " + kek
+	} else if !keyfs.ProtectedGuest() {
+		log.Warn().Msg("keys lie in the clear and this machine is not under Secure Execution: whoever can read the disk has the keys")
 	}
 	if o.watch {
 		o.cfg.Watch = o.data
@@ -321,7 +323,7 @@ func (o *options) found(log zerolog.Logger) error {
 
 // checkPlace sees to it that keys lie in the clear only where nobody can read the
 // disk, or where somebody has said that it shall be so.
-func (o *options) checkPlace(log zerolog.Logger) error {
+func (o *options) checkPlace() error {
 	protected := keyfs.ProtectedGuest()
 	o.cfg.Detail = fmt.Sprintf("secure execution: %t; plain keys allowed by flag: %t", protected, o.plain)
 	if protected || o.seal.spec != "" {
@@ -331,7 +333,6 @@ func (o *options) checkPlace(log zerolog.Logger) error {
 		return errors.New("this machine is not under IBM Secure Execution, so whoever can read its disk can read the keys: " +
 			"run it there, seal the keys (--seal), or accept that with --allow-plain-keys")
 	}
-	log.Warn().Msg("keys lie in the clear and this machine is not under Secure Execution: whoever can read the disk has the keys")
 	return nil
 }
 
