@@ -177,7 +177,10 @@ func answers(v *modelfs.Volume) map[string]string {
 
 // finish recovers on a volume after a fault and verifies that everything has come
 // to its end.
-func (s *scene) finish(v *modelfs.Volume) error {
+func (s *scene) finish(v *modelfs.Volume) error { return s.finishWith(v, round) }
+
+// finishWith is finish with another way to live one round.
+func (s *scene) finishWith(v *modelfs.Volume, round func(vol durable.FS, fresh bool) error) error {
 	if _, err := checker.Check(v, s.drops, false, testbed.VerifyAnswer); err != nil {
 		return fmt.Errorf("before recovery: %w", err)
 	}
