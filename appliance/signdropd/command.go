@@ -171,7 +171,7 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 		return usage(cmd, err)
 	}
 	if serve && o.door.listen != "" {
-		if _, err := o.keeper(log); err != nil {
+		if o.door.keeper, err = o.keeper(log); err != nil {
 			return usage(cmd, err)
 		}
 	}
@@ -189,6 +189,11 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	if err := o.checkPlace(); err != nil {
 		return err
 	}
+	notify, err := dialNotify()
+	if err != nil {
+		return err
+	}
+	defer notify.close()
 	defer o.seal.close()
 	if err := o.seal.read(o.data, log); err != nil {
 		return err
@@ -225,6 +230,9 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return err
 	}
 	o.cfg.AllowNew = fresh
+	if o.watch {
+		o.cfg.Watch = o.data
+	}
 	// A volume that never was in use has no key worth asking before it is sealed.
 	if o.cfg.Sealer, err = o.seal.unlock(vol, root, fresh, log); err != nil {
 		return err
@@ -235,8 +243,9 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	} else if !keyfs.ProtectedGuest() {
 		log.Warn().Msg("keys lie in the clear and this machine is not under Secure Execution: whoever can read the disk has the keys")
 	}
-	if o.watch {
-		o.cfg.Watch = o.data
+	// From here on everything that is read may come from a partner.
+	if err := o.confine(log, serve && o.door.listen != ""); err != nil {
+		return err
 	}
 	a, err := appliance.Open(vol, o.cfg)
 	if err != nil {
@@ -251,12 +260,11 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	work := a.Once
 	if serve {
 		work = a.Serve
-		stopDoor, err := o.startDoor(ctx, log)
-		if err != nil {
-			return errors.Join(err, a.Close())
-		}
+		stopDoor := o.startDoor(ctx, log)
 		defer stopDoor()
 	}
+	notify.say("READY=1\nSTATUS=answering requests", log)
+	context.AfterFunc(ctx, func() { notify.say("STOPPING=1", log) })
 	err = work(ctx)
 	counts := a.Counts()
 	waiting, ignored, lerr := a.Left()

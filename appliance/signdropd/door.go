@@ -22,6 +22,7 @@ type doorOptions struct {
 	listen string
 	user   string
 	child  bool
+	keeper *door.Keeper // of serve, made while users can be looked up
 	set    door.Settings
 }
 
@@ -89,6 +90,9 @@ func (o *options) runDoor(cmd *cobra.Command) error {
 			return usage(cmd, err)
 		}
 		if k.Sealer, err = o.sealerOfDoor(log); err == nil {
+			err = o.confine(log, true)
+		}
+		if err == nil {
 			err = k.Run(cmd.Context())
 		}
 	}
@@ -103,7 +107,7 @@ func (o *options) runDoor(cmd *cobra.Command) error {
 func (o *options) keeper(log zerolog.Logger) (*door.Keeper, error) {
 	o.door.set.SourceBurst = 10 * o.door.set.SourceRate
 	k := &door.Keeper{
-		Data: o.data, Listen: o.door.listen, Settings: o.door.set, Log: log, Stderr: os.Stderr, Sealer: o.cfg.Sealer,
+		Data: o.data, Listen: o.door.listen, Settings: o.door.set, Log: log, Stderr: os.Stderr,
 		// By this name it can be run also where its path is closed to the door's user.
 		Program: []string{"/proc/self/exe", "door", "--child", "--log-format", o.logFormat, "--log-level", o.logLevel},
 	}
@@ -143,14 +147,12 @@ const doorAgain = 10 * time.Second
 
 // startDoor runs the door beside the signer, whose work goes on whatever becomes of
 // it. stop ends it and waits for that.
-func (o *options) startDoor(ctx context.Context, log zerolog.Logger) (stop func(), err error) {
+func (o *options) startDoor(ctx context.Context, log zerolog.Logger) (stop func()) {
 	if o.door.listen == "" {
-		return func() {}, nil
+		return func() {}
 	}
-	k, err := o.keeper(log)
-	if err != nil {
-		return nil, err
-	}
+	k := o.door.keeper
+	k.Sealer = o.cfg.Sealer
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -168,5 +170,5 @@ func (o *options) startDoor(ctx context.Context, log zerolog.Logger) (stop func(
 	return func() {
 		cancel()
 		<-done
-	}, nil
+	}
 }
