@@ -86,7 +86,7 @@ var doorRead = []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.
 // need, and returns the version of the kernel's Landlock that enforces that, 0 for none:
 // an old kernel, or one without it. It needs version 2 (Linux 5.19), which allows files
 // to be moved between directories. Without a door no TCP port can be bound and no
-// connection be made, as far as the kernel goes.
+// connection be made, as far as the kernel goes; it does not look at Multipath TCP.
 func Confine(n Needs) (version int, err error) {
 	_, _ = time.Now().Local().Zone() // reads /etc/localtime while that can be opened
 	abi, err := llsys.LandlockGetABIVersion()

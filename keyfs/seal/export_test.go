@@ -20,3 +20,12 @@ func ReencodeRing(text []byte) ([]byte, error) {
 
 // SetGroup makes groups of so many files.
 func SetGroup(n int) { group = n }
+
+// ParseURI says how a PKCS#11 URI is understood.
+func ParseURI(uri string) (token, serial, object, id, module, pin string, err error) {
+	u, err := parseURI(uri)
+	if err != nil {
+		return "", "", "", "", "", "", err
+	}
+	return u.token, u.serial, u.object, u.id, u.module, u.pin, nil
+}

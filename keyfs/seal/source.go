@@ -1,7 +1,6 @@
 package seal
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -185,18 +184,4 @@ func below(f *os.File, top fs.FileInfo) (bool, error) {
 			return false, nil
 		}
 	}
-}
-
-// readPIN reads a token's PIN from where spec says, as a KEK's bytes are read. A line
-// break at its end is none of it.
-func readPIN(spec, data string) ([]byte, error) {
-	pin, _, err := readSecret(spec, data)
-	if err != nil {
-		return nil, fmt.Errorf("reading the token's PIN: %w", err)
-	}
-	pin = bytes.TrimRight(pin, "\r\n")
-	if len(pin) == 0 {
-		return nil, fmt.Errorf("reading the token's PIN: %s is empty", spec)
-	}
-	return pin, nil
 }

@@ -360,7 +360,7 @@ func TestUnlockCrashes(t *testing.T) {
 			start := scene.before(t)
 			stride, states := 1, 0
 			if testing.Short() {
-				stride = 11
+				stride = 41
 			}
 			for at, ended := 1, false; !ended; at += stride {
 				for _, fault := range []modelfs.Fault{modelfs.CrashBefore, modelfs.CrashWithin, modelfs.CrashAfter,
