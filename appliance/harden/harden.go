@@ -105,10 +105,10 @@ func Confine(n Needs) (version int, err error) {
 		rules = append(rules,
 			landlock.PathAccess(llsys.AccessFSExecute|llsys.AccessFSReadFile, "/proc/self/exe"),
 			landlock.RODirs(existing(doorRead, true)...), landlock.ROFiles(existing(doorRead, false)...),
-			landlock.RWFiles(os.DevNull), // its standard input
+			landlock.RWFiles(os.DevNull).IgnoreIfMissing(), // its standard input
 			// Whoever sets something for all threads of a program with C in it lists
 			// them. Names only: the files of other processes stay closed.
-			landlock.PathAccess(llsys.AccessFSReadDir, "/proc"),
+			landlock.PathAccess(llsys.AccessFSReadDir, "/proc").IgnoreIfMissing(),
 		)
 		if err := landlock.V10.BestEffort().RestrictPaths(rules...); err != nil {
 			return 0, fmt.Errorf("landlock: %w", err)

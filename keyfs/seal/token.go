@@ -50,7 +50,7 @@ func (t *token) open(u *tokenURI, data string) error {
 	if err := t.ctx.Initialize(); err != nil {
 		return fmt.Errorf("beginning with its library: %w", err)
 	}
-	slot, serial, err := t.find(u)
+	slot, err := t.find(u)
 	if err != nil {
 		return err
 	}
@@ -91,6 +91,7 @@ func (t *token) open(u *tokenURI, data string) error {
 	t.key = found[0]
 	attrs, err := t.ctx.GetAttributeValue(t.session, t.key, []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_ID, nil), pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, nil),
+		pkcs11.NewAttribute(pkcs11.CKA_CHECK_VALUE, nil),
 	})
 	if err != nil {
 		return fmt.Errorf("looking at the key: %w", err)
@@ -98,16 +99,18 @@ func (t *token) open(u *tokenURI, data string) error {
 	if !slices.Contains(attrs[1].Value, keySize) { // a number in the machine's byte order
 		return errors.New("its key is not one of 256 bits")
 	}
-	sum := sha256.Sum256(append([]byte("signdrop kek pkcs11 1\n"+serial+"\n"), attrs[0].Value...))
+	// The check value is three bytes of a block of zeros, encrypted: it tells keys apart
+	// that have the same name, and is the same for the copy of a key in another token.
+	sum := sha256.Sum256(slices.Concat([]byte("signdrop kek pkcs11 1\n"), attrs[2].Value, []byte("\n"), attrs[0].Value))
 	t.id = makeID(kekPrefix, sum[:])
 	return nil
 }
 
 // find returns the slot of the one token that the URI names.
-func (t *token) find(u *tokenURI) (slot uint, serial string, err error) {
+func (t *token) find(u *tokenURI) (slot uint, err error) {
 	slots, err := t.ctx.GetSlotList(true)
 	if err != nil {
-		return 0, "", fmt.Errorf("listing the tokens: %w", err)
+		return 0, fmt.Errorf("listing the tokens: %w", err)
 	}
 	n := 0
 	for _, s := range slots {
@@ -117,13 +120,13 @@ func (t *token) find(u *tokenURI) (slot uint, serial string, err error) {
 		}
 		label, number := strings.TrimRight(info.Label, " \x00"), strings.TrimRight(info.SerialNumber, " \x00")
 		if (u.token == "" || u.token == label) && (u.serial == "" || u.serial == number) {
-			slot, serial, n = s, number, n+1
+			slot, n = s, n+1
 		}
 	}
 	if n != 1 {
-		return 0, "", fmt.Errorf("%d tokens have this name: name one by its serial number", n)
+		return 0, fmt.Errorf("%d tokens have this name: name one by its serial number", n)
 	}
-	return slot, serial, nil
+	return slot, nil
 }
 
 func (t *token) ID() string   { return t.id }
