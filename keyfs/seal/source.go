@@ -149,17 +149,18 @@ func checkSecret(f *os.File, deny fs.FileMode, data string) (sameDisk bool, err 
 	}
 	volume, err := os.Stat(data)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // it is about to be made
+		// It is about to be made.
+		if volume, err = os.Stat(filepath.Dir(filepath.Clean(data))); errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+	} else if err == nil {
+		var on bool
+		if on, err = below(f, volume); on {
+			return false, errors.New("it lies on the data volume: whoever has the disk would have the key; keep it elsewhere")
+		}
 	}
 	if err != nil {
 		return false, err
-	}
-	on, err := below(f, volume)
-	if err != nil {
-		return false, err
-	}
-	if on {
-		return false, errors.New("it lies on the data volume: whoever has the disk would have the key; keep it elsewhere")
 	}
 	vst, ok := volume.Sys().(*syscall.Stat_t)
 	return ok && vst.Dev == st.Dev, nil
