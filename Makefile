@@ -11,7 +11,7 @@ FUZZTIME  ?= 20s
 GUEST     ?=
 export CGO_ENABLED := 0
 
-.PHONY: all build image demo test check tidy unit race s390x guest-test fuzz bench vulncheck clean
+.PHONY: all build image demo test check tidy unit race pkcs11 s390x guest-test fuzz bench vulncheck clean
 
 all: build
 
@@ -25,7 +25,7 @@ image:
 demo: build
 	tools/demo.sh
 
-test: check unit race s390x
+test: check unit race pkcs11 s390x
 
 # What can be said without running anything.
 check: tidy
@@ -47,6 +47,11 @@ unit:
 # serially and have nothing to race; -short leaves their samples.
 race:
 	CGO_ENABLED=1 tools/ci/gotest.sh -race -short ./...
+
+# Tokens take cgo, so they are behind a build tag; the tests use SoftHSM 2.
+pkcs11:
+	CGO_ENABLED=1 $(GO) vet -tags pkcs11 ./keyfs/... ./appliance/signdropd ./tools/signdrop
+	CGO_ENABLED=1 tools/ci/gotest.sh -tags pkcs11 -short ./keyfs/seal
 
 # The target is big-endian. The tests are built here and run by the emulator.
 s390x:

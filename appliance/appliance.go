@@ -36,6 +36,7 @@ import (
 	"signdrop/appliance/setup"
 	"signdrop/keyfs"
 	"signdrop/keyfs/datakey"
+	"signdrop/keyfs/seal"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -45,6 +46,7 @@ import (
 type Config struct {
 	ID      string        // this appliance's id, as requests may name it
 	Recheck keyfs.Recheck // how each signature is checked before it leaves
+	Sealer  *seal.Sealer  // opens and seals key files; nil where keys lie in the clear
 	Workers int           // requests decided on at once; default: the number of processors
 
 	Still   time.Duration // see spool.Config
@@ -221,7 +223,7 @@ func (a *Appliance) open() error {
 		return fmt.Errorf("opening backups: %w", err)
 	}
 	a.dirs = append(a.dirs, a.backups)
-	if a.identity, err = setup.ReadIdentity(root); err != nil {
+	if a.identity, err = setup.ReadIdentity(root, a.cfg.Sealer); err != nil {
 		return err
 	}
 	index, err := durable.SubMake(root, "index", 0o700)
@@ -250,10 +252,10 @@ func (a *Appliance) open() error {
 		return fmt.Errorf("tidying the notes of approved commands: %w", err)
 	}
 
-	if a.keys, err = keyfs.Open(db, keyfs.Options{Recheck: a.cfg.Recheck}); err != nil {
+	if a.keys, err = keyfs.Open(db, keyfs.Options{Recheck: a.cfg.Recheck, Sealer: a.cfg.Sealer}); err != nil {
 		return fmt.Errorf("opening the keys: %w", err)
 	}
-	a.dataKeys = datakey.Open(db)
+	a.dataKeys = datakey.Open(db, a.cfg.Sealer)
 	if a.companies, err = openCompanies(root, db, a.cfg.Now); err != nil {
 		return err
 	}

@@ -630,7 +630,6 @@ func TestPrunedManifests(t *testing.T) {
 	r.check(true)
 }
 
-
 // TestRestoreElsewhere restores a backup that was made on amd64, wherever this test
 // runs, and signs: the same bytes come out. With -update it makes the backup.
 func TestRestoreElsewhere(t *testing.T) {

@@ -187,6 +187,10 @@ func (b *backupJob) run() error {
 			Backup: b.id, Request: hex.EncodeToString(b.t.digest[:]), Appliance: a.cfg.ID, Time: b.began.UTC().Format(time.RFC3339),
 		},
 	}
+	if a.cfg.Sealer != nil {
+		// A backup is for another machine, which has another key-encryption key.
+		opts.Key = a.cfg.Sealer.Clear
+	}
 	if err := b.measure(opts.Head); err != nil {
 		return err
 	}

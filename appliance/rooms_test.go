@@ -33,8 +33,9 @@ func TestRooms(t *testing.T) {
 		{"appliance/backup/custody", nil, "shares know nothing but the key that they are of"},
 		{"spool", []string{"appliance/reason", "spool/durable"}, "the spool never looks into a file"},
 		{"spool/durable", nil, "names and bytes"},
-		{"keyfs", []string{"keyfs/hd", "spool/durable"}, "keys know neither the spool nor requests"},
+		{"keyfs", []string{"keyfs/hd", "keyfs/seal", "spool/durable"}, "keys know neither the spool nor requests"},
 		{"keyfs/hd", nil, "derivation knows no files"},
+		{"keyfs/seal", []string{"spool/durable"}, "what seals keys does not know what they are"},
 	}
 	seen := map[string]bool{}
 	fset := token.NewFileSet()

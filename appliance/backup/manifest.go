@@ -319,3 +319,6 @@ func isKey(p string) bool {
 
 // sealFile says that the keys of a volume are sealed.
 const sealFile = "db/appliance/seal.json"
+
+// recipientFile lies beside it.
+const recipientFile = "db/appliance/recipient"

@@ -164,7 +164,7 @@ func (r *restorer) verifyKeys() error {
 	if err != nil {
 		return err
 	}
-	dataKeys := datakey.Open(db)
+	dataKeys := datakey.Open(db, nil)
 	for _, c := range companies {
 		for _, kind := range []struct {
 			dir   string

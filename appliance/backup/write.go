@@ -59,7 +59,8 @@ type Options struct {
 	// Key, if not nil, gives the content of a file with a private key as it shall
 	// stand in the backup, of what lies on the volume. All such files go through it,
 	// with their directory, where what is public lies beside. It is meant for
-	// volumes whose keys are sealed; the backup has no db/appliance/seal.json then.
+	// volumes whose keys are sealed; the backup has neither db/appliance/seal.json
+	// nor db/appliance/recipient then.
 	Key func(d durable.Dir, path string, data []byte) ([]byte, error)
 
 	// Progress, if not nil, is told how many bytes of the volume are done. Its error
@@ -251,7 +252,7 @@ func (w *writer) file(d durable.Dir, name, at string) error {
 	if w.o.Key != nil && isKey(at) {
 		return w.key(d, f, entry, old)
 	}
-	if w.o.Key != nil && at == sealFile {
+	if w.o.Key != nil && (at == sealFile || at == recipientFile) {
 		return nil
 	}
 	return w.content(io.NewSectionReader(f, 0, entry.Size), entry, old, offset)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signdrop/appliance/setup"
+	"signdrop/keyfs/seal"
 )
 
 // maxKeyFile bounds a public key file, in bytes.
@@ -22,6 +23,7 @@ const maxKeyFile = 16 << 10
 func newInit() *cobra.Command {
 	var (
 		data, company, group, runAs string
+		sealed                      string
 		admins, signers             []string
 		recipients                  []string
 		threshold                   int
@@ -74,6 +76,14 @@ Everything is on disk for good when the table is printed.`,
 					return err
 				}
 			}
+			if sealed != "" {
+				kek, err := newVolumeKEK(cmd, sealed, data)
+				if err != nil {
+					return err
+				}
+				defer kek.Close()
+				plan.KEK = kek
+			}
 			report, err := setup.MakeDisk(data, plan)
 			if err != nil {
 				return fmt.Errorf("setting up %s: %w", data, err)
@@ -90,10 +100,35 @@ Everything is on disk for good when the table is printed.`,
 	f.StringArrayVar(&signers, "signer", nil, "public key `file` of a signer of the company; may be repeated")
 	f.StringVar(&group, "group", "", "`group`, by name or id, that may write into the company's spool")
 	f.StringVar(&runAs, "user", "", "`user`, by name or id, that signdropd runs as (default: who owns the volume)")
+	f.StringVar(&sealed, "seal", "", "keep the keys of a new volume sealed under the key-encryption key at `SPEC`: file:PATH, fd:N, credential:NAME or pkcs11:URI")
 	markDir(cmd, "data")
 	markFile(cmd, "admin", "pub", "pem")
 	markFile(cmd, "signer", "pub", "pem")
 	return cmd
+}
+
+// newVolumeKEK reads the key-encryption key for a volume that is new, or that is sealed
+// under it already.
+func newVolumeKEK(cmd *cobra.Command, spec, data string) (seal.KEK, error) {
+	kek, err := seal.ReadKEK(spec, data)
+	if err != nil {
+		return nil, err
+	}
+	if kek.SameDisk {
+		fmt.Fprintln(cmd.ErrOrStderr(), "signdrop: note: the key-encryption key lies on the same file system as the data volume: whoever has that disk has both")
+	}
+	if _, err := os.Stat(filepath.Join(data, "db", "appliance")); errors.Is(err, fs.ErrNotExist) {
+		return kek, nil
+	}
+	_, err = os.Stat(filepath.Join(data, "db", "appliance", seal.RingFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = hinted(errors.New("--seal is for a new volume, and the keys of this one lie in the clear"), "seal them with signdropd seal")
+	}
+	if err != nil {
+		kek.Close()
+		return nil, err
+	}
+	return kek, nil
 }
 
 // readSigners reads public key files. A key that has no comment is named by its

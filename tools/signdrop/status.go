@@ -17,6 +17,7 @@ import (
 
 	"signdrop/appliance/door/notice"
 	"signdrop/appliance/setup"
+	"signdrop/keyfs/seal"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -74,12 +75,21 @@ type status struct {
 	Inodes    uint64          `json:"free_inodes"`
 	Companies []companyStatus `json:"companies"`
 
+	// Sealed tells of a volume whose keys are sealed, none where they lie in the clear.
+	Sealed *sealStatus `json:"sealed,omitempty"`
+
 	Admin *adminStatus   `json:"admin,omitempty"` // none where the volume has no directory for it
 	Door  *notice.Notice `json:"door,omitempty"`  // none where none is served
 
 	// Restore is the id of a restore that the administrators have not accepted:
 	// companies wait for that.
 	Restore string `json:"restore,omitempty"`
+}
+
+type sealStatus struct {
+	State     string   `json:"state"`
+	VolumeKey string   `json:"volume_key"`
+	KEKs      []string `json:"keks"` // that open it: one, or two while it is being changed
 }
 
 type adminStatus struct {
@@ -125,6 +135,13 @@ func readStatus(data string) (*status, error) {
 	}
 	if r != nil && !accepted {
 		s.Restore = r.Restore
+	}
+	sealed, err := seal.Look(root)
+	if err != nil {
+		return nil, err
+	}
+	if sealed != nil {
+		s.Sealed = &sealStatus{string(sealed.State), sealed.VolumeKey, sealed.KEKs}
 	}
 	space, err := vol.Space()
 	if err != nil {
@@ -321,6 +338,13 @@ func (s *status) print(out io.Writer) error {
 		running = "running"
 	}
 	t.row("signdropd", running)
+	if s.Sealed != nil {
+		note := ""
+		if s.Sealed.State != string(seal.StateSealed) {
+			note = ", not finished: start signdropd, or run signdropd seal"
+		}
+		t.row("keys", "sealed under "+strings.Join(s.Sealed.KEKs, " and ")+note)
+	}
 	journal := "none yet: the first start begins it"
 	if s.Journal != nil {
 		journal = "last written " + s.Journal.Format(timeForm)

@@ -1,4 +1,4 @@
-package door
+package harden
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ func TestStandIn(t *testing.T) {
 		return st
 	}
 	before := is()
-	restore, err := standIn(dir)
+	restore, err := StandIn(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestStandIn(t *testing.T) {
 	if after := is(); after.Ino != before.Ino || after.Dev != before.Dev {
 		t.Error("descriptor 0 is not what it was")
 	}
-	if _, err := standIn(dir + "/missing"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := StandIn(dir + "/missing"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a directory that is not there: %v", err)
 	}
 	if after := is(); after.Ino != before.Ino || after.Dev != before.Dev {
