@@ -171,3 +171,55 @@ func TestSealedVolume(t *testing.T) {
 		r.ok(a.Close())
 	}
 }
+
+// TestSealedBackup: a backup is for another machine with another key-encryption key, so
+// keys are in the clear inside it, whatever kind they are of, and the volume that is
+// restored signs without any.
+func TestSealedBackup(t *testing.T) {
+	r := newRig(t)
+	r.admins(2)
+	r.keptBy(keeper)
+	kek := testKEK(t, 'a')
+	r.serve()()
+	var err error
+	r.cfg.Sealer, err = unlock(r.vol, seal.Request{KEK: kek, Convert: true})
+	r.ok(err)
+	stop := r.serve()
+	w := r.wallet("P-384")
+	tree := r.answer("tree.json", []byte(`{"type":"wallet.create","kind":"hd","network":"test"}`))
+	id, err := setup.ReadIdentity(r.root, r.cfg.Sealer)
+	r.ok(err)
+	r.drop(r.acme, "dk.json.age", sealFor(id.Recipient(), `{"type":"wallet.import","mnemonic":"`+vectorWords+`","network":"main"}`))
+	words := r.parse(r.wait("spool", "acme", "outbox", "dk.result.json"))
+	pay := r.ask("pay.json", testbed.Transfer(w, "pay"))
+	ask := []byte(`{"type":"wallet.address","script":"p2tr","wallet":"` + tree.Wallet + `"}`)
+	addresses := r.ask("addr.json", ask)
+	_, full := r.backup("full", "")
+	r.wallet("P-521")
+	more, inc := r.backup("more", r.parse(r.wait("spool", "admin", "outbox", "full.result.json")).Backup)
+	if more.Holds.New == more.Holds.Files {
+		t.Error("the increment holds all there is")
+	}
+	stop()
+	r.cfg.Sealer = nil
+	n, rep := r.restored(full, inc)
+	stop = n.serve()
+	n.accept(rep)
+	if got := n.ask("pay.json", testbed.Transfer(w, "pay")); !bytes.Equal(got, pay) {
+		t.Errorf("the same request has another answer: %s", got)
+	}
+	if got := n.ask("addr.json", ask); !bytes.Equal(got, addresses) {
+		t.Errorf("the tree has other addresses: %s", got)
+	}
+	if a := n.answer("list.json", []byte(`{"type":"wallet.list"}`)); len(a.Wallets) != 4 || words.Wallet == "" {
+		t.Errorf("%d wallets, want 4: %+v", len(a.Wallets), a.Wallets)
+	} else {
+		for _, e := range a.Wallets {
+			if e.Status != "active" {
+				t.Errorf("wallet %s is %s", e.Wallet, e.Status)
+			}
+		}
+	}
+	stop()
+	n.check(false)
+}
