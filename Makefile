@@ -2,7 +2,7 @@
 # make demo    one whole round on this machine
 # make image   build/: OCI archives for s390x and amd64, with their SBOMs
 # make test    everything that needs no machine of its own
-# make guest-test  power cuts of an emulated s390x machine (GUEST='-cuts N -seed N')
+# make guest-test  power cuts of an emulated s390x machine, and a restore in it (GUEST='-cuts N -seed N')
 # make bench   the table of docs/performance.md
 # make fuzz    each fuzz target for FUZZTIME (default 20s)
 
@@ -59,7 +59,7 @@ s390x:
 
 # Debian's kernel for s390x, the image, and a disk that forgets what was not synced.
 guest-test:
-	$(GO) test -tags guest -count=1 -v -timeout 30m -run TestPowerCuts ./tools/guest $(if $(GUEST),-args $(GUEST))
+	$(GO) test -tags guest -count=1 -v -timeout 30m -run 'TestPowerCuts|TestRestoreDrill' ./tools/guest $(if $(GUEST),-args $(GUEST))
 
 fuzz:
 	FUZZTIME=$(FUZZTIME) tools/ci/fuzz.sh
