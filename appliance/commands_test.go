@@ -43,14 +43,21 @@ func (r *rig) put(company, name string, data []byte) {
 // command drops a command with the signatures of those who are given.
 func (r *rig) command(name, text string, signers ...*testbed.Partner) {
 	r.t.Helper()
+	files := map[string][]byte{name: []byte(text)}
 	for i, s := range signers {
 		ns := auth.NamespaceAdmin
 		if s.Company != "admin" {
 			ns = auth.NamespaceApprove
 		}
-		r.put("admin", fmt.Sprintf("%s.s%d.sig", name, i), s.SignAs([]byte(text), ns))
+		files[fmt.Sprintf("%s.s%d.sig", name, i)] = s.SignAs([]byte(text), ns)
 	}
-	r.put("admin", name, []byte(text))
+	// All at once: a signature that lies there alone is refused soon.
+	for name, data := range files {
+		r.ok(os.WriteFile(r.path("spool", "admin", "inbox", "."+name), data, 0o600))
+	}
+	for name := range files {
+		r.ok(os.Rename(r.path("spool", "admin", "inbox", "."+name), r.path("spool", "admin", "inbox", name)))
+	}
 	r.drops = append(r.drops, checker.Drop{Company: "admin", Name: name, Data: []byte(text)})
 }
 

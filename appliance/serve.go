@@ -201,16 +201,9 @@ func (p *pipeline) refer(it *spool.Item) {
 // A command counts as under way for the others only when it is decided, so that no
 // group waits for it.
 func (p *pipeline) attend() {
-	a := p.a
 	for it := range p.clerk {
 		size := len(it.Data)
-		var t *task
-		if a.failed() == nil && (p.ctx.Err() == nil || it.Claimed) {
-			var err error
-			if t, err = a.take(it); err != nil {
-				a.fail(err)
-			}
-		}
+		t := p.take(it)
 		if t != nil {
 			t.size = size
 			p.enter(size)
@@ -383,18 +376,25 @@ func enough(sp durable.Space, reserve uint64) bool {
 	return sp.Free >= reserve && (sp.Files == 0 || sp.Files >= spareInodes)
 }
 
+// take decides on an item. It returns nil for one that stays in the inbox or in work/,
+// where a later look or the next start sees it.
+func (p *pipeline) take(it *spool.Item) *task {
+	a := p.a
+	if a.failed() != nil || p.ctx.Err() != nil && !it.Claimed {
+		return nil
+	}
+	t, err := a.take(it)
+	if err != nil {
+		a.fail(err)
+	}
+	return t
+}
+
 // work takes items until there are no more.
 func (p *pipeline) work() {
-	a := p.a
 	for it := range p.items {
 		size := len(it.Data)
-		var t *task
-		if a.failed() == nil && (p.ctx.Err() == nil || it.Claimed) {
-			var err error
-			if t, err = a.take(it); err != nil {
-				a.fail(err)
-			}
-		} // else still in the inbox or in work/: the next start sees it
+		t := p.take(it)
 		if t == nil {
 			p.ahead.Add(-1)
 			p.leave(size)
