@@ -1,5 +1,6 @@
 # make build   bin/signdropd and bin/signdrop, static
 # make demo    one whole round on this machine
+# make demo-offline   a round without a network: Electrum, ethers and a stick
 # make image   build/: OCI archives for s390x and amd64, with their SBOMs
 # make test    everything that CI runs
 # make bench   the table of docs/performance.md
@@ -9,7 +10,7 @@ GO        ?= go
 FUZZTIME  ?= 20s
 export CGO_ENABLED := 0
 
-.PHONY: all build image demo test check tidy unit race s390x fuzz bench vulncheck clean
+.PHONY: all build image demo demo-offline test check tidy unit race s390x fuzz bench vulncheck clean
 
 all: build
 
@@ -22,6 +23,9 @@ image:
 
 demo: build
 	tools/demo.sh
+
+demo-offline: build
+	tools/demo-offline.sh
 
 test: check unit race s390x
 
@@ -59,4 +63,4 @@ vulncheck:
 	$(GO) tool govulncheck ./...
 
 clean:
-	rm -rf bin build demo bench
+	rm -rf bin build demo demo-offline bench
