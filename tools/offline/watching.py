@@ -12,6 +12,7 @@ check WALLET RESULT PSBT SIGNED FINAL
                           SIGNED and FINAL are the transaction of PSBT, signed
 """
 import json
+import os
 import sys
 import tempfile
 
@@ -53,6 +54,7 @@ def opened(path):
 def watch(result, path):
     said = answer(result)
     {"main": constants.set_mainnet, "test": constants.set_testnet, "regtest": constants.set_regtest}[said["network"]]()
+    need(not os.path.exists(path), f"{path} is there already: give another name")
     account = next(a for a in said["accounts"] if a["script"] == "p2wpkh")
     # Electrum tells the form of the addresses by the letters of the key: a vpub (zpub
     # on the main network) is that of native segregated witness.
