@@ -71,16 +71,6 @@ func explain(a *answer.Answer) *ledger.Finding {
 		f.Fields = append(f.Fields, ledger.Field{Name: name, Value: fmt.Sprintf(format, args...)})
 	}
 	add("network", "%s", d.Network)
-	for _, in := range checked.Inputs {
-		from := in.Address
-		if from == "" {
-			from = in.Type + " " + in.Script
-		}
-		if !in.Proven {
-			from += " (the amount is what the PSBT says)"
-		}
-		add("spends", "%s BTC of %s", coins(in.Amount), from)
-	}
 	for _, o := range checked.Outputs {
 		to := o.Address
 		if to == "" {
@@ -93,14 +83,6 @@ func explain(a *answer.Answer) *ledger.Finding {
 		add(kind, "%s BTC to %s", coins(o.Amount), to)
 	}
 	add("fee", "%s BTC, %s sat/vB", coins(d.Fee), d.FeeRate)
-	if checked.LockTime != 0 {
-		add("locktime", "%d: not before that block or time", checked.LockTime)
-	}
-	for _, s := range r.Signed {
-		if kind := t.sighashOf(s); kind != sighashAll && kind != sighashDefault {
-			add("sighash", "%s at input %d: whoever broadcasts it may change what that leaves open", sighashNames[kind], s.Input)
-		}
-	}
 	if d.TxID != "" {
 		add("txid", "%s", d.TxID)
 	}
@@ -156,6 +138,21 @@ func products(a *answer.Answer, r *Report) (psbt, final []byte, err error) {
 	return psbt, final, nil
 }
 
+// AnsweredBy reports whether an answer is about the PSBT's transaction, whatever
+// signatures either has.
+func (p *PSBT) AnsweredBy(a *answer.Answer) bool {
+	var r Report
+	if err := json.Unmarshal(a.Own["bitcoin"], &r); err != nil || r.Description == nil {
+		return false
+	}
+	raw, _, err := products(a, &r)
+	if err != nil {
+		return false
+	}
+	q, err := Parse(raw)
+	return err == nil && q.tx.TxHash() == p.tx.TxHash()
+}
+
 // open is Check for somebody who has no keys and judges nothing: it finds what is
 // spent and whether the signatures verify that are there.
 func (p *PSBT) open(name string) (t *Tx, err error) {
@@ -175,47 +172,21 @@ func (p *PSBT) open(name string) (t *Tx, err error) {
 
 // holds reports whether the PSBT has the signature at that input for that key. That it
 // verifies, checkSignatures has seen.
-func (t *Tx) holds(s Signed) bool { return t.placed(s) != nil }
-
-// sighashOf is the sighash type of a signature that the PSBT has.
-func (t *Tx) sighashOf(s Signed) uint32 {
-	there := t.placed(s)
-	if len(there) == 0 || len(there) == 64 {
-		return sighashDefault
-	}
-	return uint32(there[len(there)-1])
-}
-
-// placed is the signature as the PSBT has it, with its sighash type; nil if it has not.
-func (t *Tx) placed(s Signed) []byte {
+func (t *Tx) holds(s Signed) bool {
 	key, err := hex.DecodeString(s.Key)
 	sig, serr := base64.StdEncoding.DecodeString(s.Signature)
 	if err != nil || serr != nil || s.Input < 0 || s.Input >= len(t.ins) || len(sig) == 0 {
-		return nil
+		return false
 	}
 	in := t.ins[s.Input]
 	for _, way := range in.spends {
 		for _, k := range way.keys {
 			if there := in.fields.at(way.field(k)); bytes.Equal(k, key) && there != nil && bytes.HasPrefix(there, sig) && len(there) <= len(sig)+1 {
-				return there
+				return true
 			}
 		}
 	}
-	return nil
-}
-
-// IsIn reports whether what the answer has signed is this PSBT's transaction.
-func (p *PSBT) IsIn(a *answer.Answer) bool {
-	var r Report
-	if err := json.Unmarshal(a.Own["bitcoin"], &r, json.RejectUnknownMembers(true)); err != nil || r.Description == nil {
-		return false
-	}
-	raw, _, err := products(a, &r)
-	if err != nil {
-		return false
-	}
-	signed, err := Parse(raw)
-	return err == nil && signed.tx.TxHash() == p.tx.TxHash()
+	return false
 }
 
 // explainFinal runs a finished transaction.

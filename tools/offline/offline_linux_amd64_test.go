@@ -30,7 +30,7 @@ func TestDemo(t *testing.T) {
 	for _, said := range []string{
 		"Electrum: derives the same address bcrt1q",
 		"ethers: derives the same address 0x",
-		"pays                         0.01000000 BTC to bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080\n",
+		"0.01000000 BTC to bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080\n",
 		`"name":"to","value":"0x3535353535353535353535353535353535353535"`,
 		"Electrum: the signature of input 0 is good",
 		"Electrum: finishing it makes the very bytes of pay-final.txn",

@@ -123,12 +123,12 @@ func readAsked(file string) (*asked, error) {
 	}
 	sum := sha256.Sum256(data)
 	a := &asked{digest: hex.EncodeToString(sum[:])}
-	if strings.HasSuffix(file, ".jsonl") {
+	if l := ledgers.Document(file); l != nil {
+		a.single, _ = request.ParseDocument(l, data)
+	} else if strings.HasSuffix(file, ".jsonl") {
 		// A batch that cannot be read was refused as a whole; its digest still
 		// tells whether the refusal is for it.
 		a.batch, _ = request.ParseBatch(data)
-	} else if l := ledgers.Document(file); l != nil {
-		a.single, _ = request.ParseDocument(l, data)
 	} else {
 		a.single, _ = request.Parse(data)
 	}
@@ -166,20 +166,20 @@ func (a *asked) check(f *proof.Finding) {
 	switch {
 	case r == nil || r.Type != request.Sign:
 		f.Problems = append(f.Problems, "the request did not ask for a signature")
-	case r.Data != nil && r.Data.Text != ans.Payload, r.Tx != nil && !signedIn(r.Tx, ans):
-		f.Problems = append(f.Problems, "what was signed is not what the request asked for")
+	case !answeredBy(r.Tx, ans):
+		f.Problems = append(f.Problems, "the transaction is not that of the request")
+	case r.Data != nil && r.Data.Text != ans.Payload, r.Tx != nil && r.Tx.Payload() != ans.Payload:
+		f.Problems = append(f.Problems, "the signed text is not what the request asked for")
 	case r.Reference != ans.Reference:
 		f.Problems = append(f.Problems, "the reference is not the request's")
 	}
 }
 
-// signedIn reports whether an answer has signed what was asked for. Where there is no
-// text to compare, the ledger compares.
-func signedIn(tx ledger.Tx, a *answer.Answer) bool {
-	if whole, ok := tx.(interface{ IsIn(*answer.Answer) bool }); ok {
-		return tx.Ledger() == a.Ledger && whole.IsIn(a)
-	}
-	return tx.Payload() == a.Payload
+// answeredBy asks a transaction that has no payload to compare whether an answer is about
+// it.
+func answeredBy(tx ledger.Tx, a *answer.Answer) bool {
+	t, ok := tx.(interface{ AnsweredBy(*answer.Answer) bool })
+	return !ok || t.AnsweredBy(a)
 }
 
 // maxAnswer bounds one line of an answer: a request has at most 1 MiB, and an
