@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"filippo.io/age"
@@ -35,6 +36,7 @@ import (
 	"signdrop/appliance/setup"
 	"signdrop/keyfs"
 	"signdrop/keyfs/datakey"
+	"signdrop/keyfs/seal"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -44,6 +46,7 @@ import (
 type Config struct {
 	ID      string        // this appliance's id, as requests may name it
 	Recheck keyfs.Recheck // how each signature is checked before it leaves
+	Sealer  *seal.Sealer  // opens and seals key files; nil where keys lie in the clear
 	Workers int           // requests decided on at once; default: the number of processors
 
 	Still   time.Duration // see spool.Config
@@ -93,6 +96,7 @@ type Appliance struct {
 	vol       *volume
 	root      durable.Dir
 	dirs      []durable.Dir
+	backups   durable.Dir
 	identity  *age.X25519Identity // opens requests with secrets
 	companies *companies
 	keys      *keyfs.Store
@@ -111,6 +115,12 @@ type Appliance struct {
 	published []*task // visible, not known to be durable
 	stuck     []*task // recorded and not to be published for now
 
+	restored *setup.Restored // nil if the volume did not come from a backup
+	held     atomic.Bool     // that was not accepted: only administrators are served
+	freed    atomic.Bool     // it was accepted just now: the companies are to be served
+	seed     string          // what ids of keys follow from, beside the request
+	stop     context.Context // of the present run
+
 	counts   Counts // likewise
 	unserved bool   // owned by the dispatcher
 
@@ -128,6 +138,7 @@ type Counts struct {
 	Groups   uint64
 	Stuck    int // answered files that could not be published
 
+	Held     bool // companies wait until a restore is accepted
 	Unserved bool // a company's directories could not be opened when last looked at
 }
 
@@ -183,6 +194,9 @@ func (a *Appliance) open() error {
 		return err
 	}
 	a.dirs = append(a.dirs, root)
+	if err := setup.CheckWhole(root); err != nil {
+		return err
+	}
 	sub := func(name string) (durable.Dir, error) {
 		d, err := root.Sub(name)
 		if err != nil {
@@ -205,7 +219,11 @@ func (a *Appliance) open() error {
 		return fmt.Errorf("opening kept: %w", err)
 	}
 	kept.Close()
-	if a.identity, err = setup.ReadIdentity(root); err != nil {
+	if a.backups, err = durable.SubMake(root, "backups", 0o700); err != nil {
+		return fmt.Errorf("opening backups: %w", err)
+	}
+	a.dirs = append(a.dirs, a.backups)
+	if a.identity, err = setup.ReadIdentity(root, a.cfg.Sealer); err != nil {
 		return err
 	}
 	index, err := durable.SubMake(root, "index", 0o700)
@@ -224,14 +242,20 @@ func (a *Appliance) open() error {
 	a.journal = j
 	a.logRecovery(recovery)
 	a.once = policy.NewOnce(memory{j})
+	if err := a.openRestored(); err != nil {
+		return err
+	}
+	if err := a.tidyBackups(); err != nil {
+		return fmt.Errorf("tidying backups: %w", err)
+	}
 	if err := a.tidyNotes(); err != nil {
 		return fmt.Errorf("tidying the notes of approved commands: %w", err)
 	}
 
-	if a.keys, err = keyfs.Open(db, keyfs.Options{Recheck: a.cfg.Recheck}); err != nil {
+	if a.keys, err = keyfs.Open(db, keyfs.Options{Recheck: a.cfg.Recheck, Sealer: a.cfg.Sealer}); err != nil {
 		return fmt.Errorf("opening the keys: %w", err)
 	}
-	a.dataKeys = datakey.Open(db)
+	a.dataKeys = datakey.Open(db, a.cfg.Sealer)
 	if a.companies, err = openCompanies(root, db, a.cfg.Now); err != nil {
 		return err
 	}
@@ -254,6 +278,9 @@ func (a *Appliance) refresh() error {
 	names, err := a.companies.names()
 	if err != nil {
 		return fmt.Errorf("listing the companies: %w", err)
+	}
+	if a.held.Load() {
+		names = []string{setup.Administrators}
 	}
 	if a.watcher != nil {
 		if err := a.watcher.Cover(names); err != nil {

@@ -22,7 +22,7 @@ const (
 // sealed drops an encrypted request and returns its answer.
 func (r *rig) sealed(name, text string) *answer.Answer {
 	r.t.Helper()
-	id, err := setup.ReadIdentity(r.root)
+	id, err := setup.ReadIdentity(r.root, nil)
 	r.ok(err)
 	r.drop(r.acme, name+".json.age", sealFor(id.Recipient(), text))
 	return r.parse(r.wait("spool", "acme", "outbox", name+".result.json"))
@@ -138,7 +138,7 @@ func TestBitcoinImports(t *testing.T) {
 			t.Errorf("%s: %+v", c.rest, a)
 		}
 	}
-	id, err := setup.ReadIdentity(r.root)
+	id, err := setup.ReadIdentity(r.root, nil)
 	r.ok(err)
 	for name, req := range map[string]string{
 		"badwords": `{"type":"wallet.import","mnemonic":"` + strings.Replace(vectorWords, "about", "zoo", 1) + `","network":"main"}`,

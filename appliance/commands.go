@@ -383,6 +383,16 @@ func (a *Appliance) judgeCommand(t *task, o *outcome) error {
 	if req.Type == request.WalletBind && !strings.HasPrefix(req.Wallet, idPrefix) {
 		return reason.New(reason.FieldInvalid, "give the wallet's id, which does not change", "a correction names the wallet by its id").At("wallet")
 	}
+	switch req.Type {
+	case request.Backup:
+		return a.judgeBackup(t, o)
+	case request.RestoreAccept:
+		if a.restored == nil || a.restored.Restore != req.Restore {
+			return reason.New(reason.FieldInvalid, "give the id that signdropd restore has printed and the log tells, R_…",
+				"the volume does not come from this restore").At("restore")
+		}
+		return nil
+	}
 	var err error
 	if o.signers, err = readSigners("signers", req.Signers, req.Company); err != nil {
 		return err
@@ -499,6 +509,8 @@ func (a *Appliance) command(o *outcome) error {
 		o.done("set", answer.Member{Name: "admins", Value: prints}, answer.Member{Name: "threshold", Value: req.Threshold})
 	case request.CompanyList:
 		return a.listCompanies(o)
+	case request.RestoreAccept:
+		return a.acceptRestore(o)
 	}
 	return nil
 }

@@ -220,7 +220,7 @@ func TestAdminsChange(t *testing.T) {
 // seal encrypts a request to the rig's appliance.
 func (r *rig) seal(text string) []byte {
 	r.t.Helper()
-	id, err := setup.ReadIdentity(r.root)
+	id, err := setup.ReadIdentity(r.root, nil)
 	r.ok(err)
 	return sealFor(id.Recipient(), text)
 }
@@ -432,7 +432,7 @@ func plantDataKey(t *testing.T, r *rig) string {
 	r.ok(err)
 	defer db.Close()
 	const id = "K_0123456789abcdef0123456789abcd"
-	_, err = datakey.Open(db).Import("acme", datakey.ImportSpec{
+	_, err = datakey.Open(db, nil).Import("acme", datakey.ImportSpec{
 		ID: id, Name: "customers", EncryptedPEM: read("node.pem"), PublicPEM: read("node.pub.pem"),
 	}, r.vol)
 	r.ok(err)

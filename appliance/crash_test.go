@@ -142,7 +142,7 @@ func newScene(t testing.TB) *scene {
 	drop("all.jsonl", []byte(`{"type":"batch","count":2,"on_error":"abort"}`+"\n"+string(testbed.DataRequest(w, "3"))+`{"type":"no"}`+"\n"))
 	drop("off.json", fmt.Appendf(nil, `{"type":"wallet.disable","wallet":%q}`, w2))
 	drop("list.json", []byte(`{"type":"wallet.list"}`))
-	id, err := setup.ReadIdentity(root)
+	id, err := setup.ReadIdentity(root, nil)
 	must(err)
 	drop("import.json.age", sealFor(id.Recipient(), importRequest(t, "imported")))
 	drop("clear.json", []byte(importRequest(t, "exposed")))
@@ -199,7 +199,10 @@ func answers(v *modelfs.Volume) map[string]string {
 
 // finish recovers on a volume after a fault and verifies that everything has come
 // to its end.
-func (s *scene) finish(v *modelfs.Volume) error {
+func (s *scene) finish(v *modelfs.Volume) error { return s.finishWith(v, round) }
+
+// finishWith is finish with another way to live one round.
+func (s *scene) finishWith(v *modelfs.Volume, round func(vol durable.FS, fresh bool) error) error {
 	if _, err := checker.Check(v, s.drops, false, testbed.VerifyAnswer); err != nil {
 		return fmt.Errorf("before recovery: %w", err)
 	}

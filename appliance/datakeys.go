@@ -98,7 +98,7 @@ func (a *Appliance) dataKeyEffect(c *company, t *task, o *outcome) error {
 
 func (a *Appliance) createDataKey(c *company, t *task, o *outcome) error {
 	k, err := a.dataKeys.Create(c.name, datakey.Spec{
-		ID: dataKeyID(a.cfg.ID, c.name, t.digest, o.head.Line), Name: o.req.Name, Passphrase: o.req.Passphrase,
+		ID: dataKeyID(a.seed, c.name, t.digest, o.head.Line), Name: o.req.Name, Passphrase: o.req.Passphrase,
 	}, a.vol)
 	if fault := a.keyFault(c, o, err); fault != nil || o.refusal != nil {
 		return fault

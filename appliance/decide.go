@@ -51,6 +51,7 @@ type task struct {
 	redo     bool            // it was approved before a crash, and is done again
 	consents map[string]bool // companies that agree to their change
 	kept     bool            // the answer is kept, since it cannot be made again
+	handsOut bool            // a file goes out with it
 
 	refused   bool
 	product   [][]byte     // the answer, or the reason
@@ -136,6 +137,9 @@ func (a *Appliance) take(it *spool.Item) (*task, error) {
 		}
 		if err := a.answer(c, t, asker, known, refusal); err != nil {
 			a.digests.release(t)
+			if errors.Is(err, errPutOff) {
+				return nil, nil // it stays in work/, and the next start does it
+			}
 			return nil, err
 		}
 		if t.sealed {
@@ -257,6 +261,9 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 		return nil
 	}
 	if known != nil {
+		if known.Type == request.Backup {
+			a.handOver(t)
+		}
 		return a.repeat(c, t, known)
 	}
 	taken, err := a.spool.Occupied(t.it)
@@ -283,6 +290,9 @@ func (a *Appliance) answer(c *company, t *task, asker *auth.Asker, known *journa
 		return nil
 	}
 	t.kept, t.files, t.wipe = o.kept, o.files, o.req.Secret()
+	if o.req.Type == request.Backup {
+		a.handOver(t)
+	}
 	t.settleOne(asker, o)
 	if o.approval != nil {
 		t.approvals = append(t.approvals, o.approval)
@@ -419,6 +429,8 @@ type outcome struct {
 	key       *datakey.Key
 	format    datakey.Algorithm
 	recipient *age.X25519Recipient
+
+	recipients []age.Recipient // of a backup
 
 	// passing: the refusal is for something of the moment, such as a read error on
 	// our disk. It must not become a line's verdict: the whole file is refused.
@@ -753,7 +765,7 @@ func (a *Appliance) effect(c *company, t *task, o *outcome, locked bool) error {
 		about = o.req.Company
 	}
 	switch o.req.Type {
-	case request.WalletList, request.CompanyList: // these change nothing
+	case request.WalletList, request.CompanyList, request.Backup: // these change nothing
 	default:
 		if !locked {
 			defer a.locks.lock(about)()
@@ -771,6 +783,8 @@ func (a *Appliance) effect(c *company, t *task, o *outcome, locked bool) error {
 		return a.setStatus(owner, o)
 	case request.WalletList:
 		return a.listWallets(c, o)
+	case request.Backup:
+		return a.backup(t, o)
 	}
 	return a.command(o)
 }
@@ -829,7 +843,7 @@ func (a *Appliance) create(c *company, os []*outcome, file [32]byte) error {
 	var which []*outcome
 	for _, o := range os {
 		if o.refusal == nil && o.req.Type == request.WalletCreate {
-			specs = append(specs, keyfs.Spec{ID: walletID(a.cfg.ID, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve), Network: hd.Network(o.req.Network), NotAfter: o.req.WalletNotAfter})
+			specs = append(specs, keyfs.Spec{ID: walletID(a.seed, c.name, file, o.head.Line), Curve: keyfs.Curve(o.req.Curve), Network: hd.Network(o.req.Network), NotAfter: o.req.WalletNotAfter})
 			which = append(which, o)
 		}
 	}
@@ -859,7 +873,9 @@ const idPrefix = "W_"
 
 // walletID derives a wallet's id from the request that creates it: idPrefix and 30
 // hexadecimal digits, 120 bits. The appliance has part in it, so that the same
-// request at two of them does not give two keys one id.
+// request at two of them does not give two keys one id, and so has the last restore:
+// a wallet that was made after the backup is gone, and its id must not come back with
+// another key.
 func walletID(appliance, company string, file [32]byte, line int) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "signdrop wallet\x00%s\x00%s\x00%x\x00%d", appliance, company, file, line)

@@ -13,7 +13,7 @@ import (
 	"signdrop/keyfs"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write testdata anew")
 
 // moment is what no two runs have alike: the time, and the chain over it.
 var moment = regexp.MustCompile(`"time":"[^"]*"|"prev":"[^"]*"`)

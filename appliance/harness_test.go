@@ -50,6 +50,12 @@ func (l *logged) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // newRig makes a volume with the companies acme and others.
 func newRig(t testing.TB, others ...string) *rig {
 	t.Helper()

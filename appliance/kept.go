@@ -39,6 +39,12 @@ func (a *Appliance) keepAnswer(t *task) error {
 	if err != nil {
 		return fmt.Errorf("keeping the answer: %w", err)
 	}
+	if t.handsOut {
+		// Before it is on record: of a group whose sync was cut off the journal's
+		// entries may be there and this not, and then nobody could be told of the
+		// file that waits to be handed out.
+		return a.vol.Sync()
+	}
 	return nil
 }
 

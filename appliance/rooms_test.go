@@ -28,10 +28,14 @@ func TestRooms(t *testing.T) {
 		{"appliance/answer", []string{"appliance/reason"}, "an answer is a pure function of what it says"},
 		{"appliance/journal", []string{"appliance/journal/memory", "spool/durable"}, "the journal knows no keys and no requests"},
 		{"appliance/journal/memory", []string{"spool/durable"}, "an index of positions"},
+		{"appliance/backup", []string{"appliance/auth", "appliance/journal", "appliance/setup", "keyfs", "keyfs/datakey", "spool/durable"},
+			"a backup knows what lies where, and nothing of requests"},
+		{"appliance/backup/custody", nil, "shares know nothing but the key that they are of"},
 		{"spool", []string{"appliance/reason", "spool/durable"}, "the spool never looks into a file"},
 		{"spool/durable", nil, "names and bytes"},
-		{"keyfs", []string{"keyfs/hd", "spool/durable"}, "keys know neither the spool nor requests"},
+		{"keyfs", []string{"keyfs/hd", "keyfs/seal", "spool/durable"}, "keys know neither the spool nor requests"},
 		{"keyfs/hd", nil, "derivation knows no files"},
+		{"keyfs/seal", []string{"spool/durable"}, "what seals keys does not know what they are"},
 	}
 	seen := map[string]bool{}
 	fset := token.NewFileSet()

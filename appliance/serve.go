@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"signdrop/appliance/setup"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -32,7 +33,11 @@ type pipeline struct {
 	ctx   context.Context
 	items chan *spool.Item
 	tasks chan *task
-	done  chan []*task // to be retired
+	clerk chan *spool.Item // commands, see attend
+	done  chan []*task     // to be retired
+
+	with      atomic.Int64 // commands that the clerk has
+	withBytes atomic.Int64
 
 	out   atomic.Int64 // items sent to workers and not yet published or put back
 	ahead atomic.Int64 // of these, those that the committer has not got yet
@@ -84,7 +89,7 @@ func (a *Appliance) Once(ctx context.Context) error {
 // Counts returns what was done. It is to be called after Serve or Once.
 func (a *Appliance) Counts() Counts {
 	c := a.counts
-	c.Unserved = a.unserved
+	c.Unserved, c.Held = a.unserved, a.held.Load()
 	return c
 }
 
@@ -97,20 +102,24 @@ func (a *Appliance) run(ctx context.Context, dispatch func(*pipeline)) error {
 	a.mu.Lock()
 	a.cut = cut
 	a.mu.Unlock()
+	a.stop = ctx
 
 	p := &pipeline{
 		a: a, ctx: ctx,
 		items: make(chan *spool.Item, inFlight), tasks: make(chan *task, inFlight), done: make(chan []*task, 4),
+		clerk: make(chan *spool.Item, maxCommands),
 	}
 	p.room = sync.NewCond(&p.mu)
 	var workers, committer, retirer sync.WaitGroup
 	for range a.cfg.Workers {
 		workers.Go(p.work)
 	}
+	workers.Go(p.attend)
 	committer.Go(p.commit)
 	retirer.Go(p.retire)
 	dispatch(p)
 	close(p.items)
+	close(p.clerk)
 	workers.Wait()
 	close(p.tasks)
 	committer.Wait()
@@ -121,6 +130,7 @@ func (a *Appliance) run(ctx context.Context, dispatch func(*pipeline)) error {
 
 // serial is Once without any other goroutine.
 func (a *Appliance) serial(ctx context.Context) error {
+	a.stop = ctx
 	items, err := a.spool.Recover()
 	for err == nil && ctx.Err() == nil {
 		var group []*task
@@ -147,6 +157,11 @@ func (a *Appliance) serial(ctx context.Context) error {
 		if err != nil {
 			break
 		}
+		if a.freed.Swap(false) {
+			if err = a.refresh(); err != nil {
+				break
+			}
+		}
 		a.spool.Retry()
 		if items, err = a.spool.Next(a.cfg.Group); err == nil && len(items) == 0 {
 			var done []*task
@@ -162,8 +177,57 @@ func (a *Appliance) serial(ctx context.Context) error {
 	return err
 }
 
+// maxCommands and maxCommandBytes bound what waits for the clerk.
+const (
+	maxCommands     = 64
+	maxCommandBytes = 64 << 20
+)
+
+// refer gives a command to the clerk. Where too many wait for him it comes again:
+// nobody else is kept waiting for commands.
+func (p *pipeline) refer(it *spool.Item) {
+	size := int64(len(it.Data))
+	if p.with.Load() > 0 && (len(p.clerk) == maxCommands || p.withBytes.Load()+size > maxCommandBytes) {
+		p.a.spool.Return(it, true)
+		return
+	}
+	p.with.Add(1)
+	p.withBytes.Add(size)
+	p.clerk <- it
+}
+
+// attend takes the commands of administrators, one after the other, beside the
+// workers: one of them can take minutes, and while a backup is read no other may run.
+// A command counts as under way for the others only when it is decided, so that no
+// group waits for it.
+func (p *pipeline) attend() {
+	a := p.a
+	for it := range p.clerk {
+		size := len(it.Data)
+		var t *task
+		if a.failed() == nil && (p.ctx.Err() == nil || it.Claimed) {
+			var err error
+			if t, err = a.take(it); err != nil {
+				a.fail(err)
+			}
+		}
+		if t != nil {
+			t.size = size
+			p.enter(size)
+			p.ahead.Add(1)
+			p.tasks <- t
+		}
+		p.withBytes.Add(-int64(size))
+		p.with.Add(-1) // last: see finished
+	}
+}
+
 // send gives an item to the workers when there is room for it.
 func (p *pipeline) send(it *spool.Item) {
+	if it.Company == setup.Administrators {
+		p.refer(it)
+		return
+	}
 	size := int64(len(it.Data))
 	p.mu.Lock()
 	for p.out.Load() > 0 && (p.out.Load() >= inFlight || p.bytes+size > bytesInFlight) {
@@ -206,6 +270,12 @@ func (p *pipeline) dispatch(forever bool) {
 				return
 			}
 		default:
+		}
+		if a.freed.Swap(false) {
+			if err := a.refresh(); err != nil {
+				a.fail(err)
+				return
+			}
 		}
 		items, err := a.spool.Recover()
 		if err != nil {
@@ -266,7 +336,8 @@ func (p *pipeline) idle(rescan <-chan time.Time) {
 // finished reports, for Once, that nothing is under way and nothing is about to
 // be ready. Otherwise it waits a little.
 func (p *pipeline) finished() bool {
-	if p.out.Load() == 0 && !p.a.spool.Unsettled() {
+	// The clerk's first: what he has done is out before he has it no more.
+	if p.with.Load() == 0 && p.out.Load() == 0 && !p.a.spool.Unsettled() && !p.a.freed.Load() {
 		// What came back in the last moment has been seen by Next, or it waits.
 		return true
 	}

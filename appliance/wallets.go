@@ -55,7 +55,7 @@ func (a *Appliance) importWallet(c *company, o *outcome, file [32]byte) error {
 	if o.req.Address != "" {
 		// The same key may have been imported and bound before; then that wallet it is.
 		if w, err := a.keys.ByAddress(c.name, o.req.Address); err == nil {
-			if w.ID() != walletID(a.cfg.ID, c.name, file, o.head.Line) {
+			if w.ID() != walletID(a.seed, c.name, file, o.head.Line) {
 				o.refuseWith(walletBound())
 				return nil
 			}
@@ -63,7 +63,7 @@ func (a *Appliance) importWallet(c *company, o *outcome, file [32]byte) error {
 	}
 	defer clear(o.req.PrivateKey)
 	ws, err := a.keys.Import(c.name, []keyfs.ImportSpec{{
-		ID: walletID(a.cfg.ID, c.name, file, o.head.Line), PrivateKeyPEM: o.req.PrivateKey, NotAfter: o.req.WalletNotAfter,
+		ID: walletID(a.seed, c.name, file, o.head.Line), PrivateKeyPEM: o.req.PrivateKey, NotAfter: o.req.WalletNotAfter,
 		Network: hd.Network(o.req.Network),
 	}}, a.vol)
 	if fault := a.keyFault(c, o, err); fault != nil || o.refusal != nil {

@@ -254,7 +254,11 @@ func (b *batch) make(p plan) (*Wallet, error) {
 		return nil, fmt.Errorf("making the key of wallet %s: %w", p.id, err)
 	}
 	defer clear(keyText)
-	if err := b.write(p.id, w.rec.encode(), keyText); err != nil {
+	sealed, err := b.store.sealKey(w.id, keyFile, w.rec.PublicKey, keyText)
+	if err != nil {
+		return nil, fmt.Errorf("sealing the key of wallet %s: %w", p.id, err)
+	}
+	if err := b.write(p.id, w.rec.encode(), sealed); err != nil {
 		return nil, fmt.Errorf("writing wallet %s: %w", p.id, err)
 	}
 	return w, nil

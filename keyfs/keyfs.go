@@ -53,8 +53,9 @@
 //
 // # What it must not be used for
 //
-// The key files are in the clear. Only the file system below protects them:
-// the memory and the disk of a protected guest (see ProtectedGuest), or sealing.
+// Without Options.Sealer the key files are in the clear. Only the file system below
+// protects them then: the memory and the disk of a protected guest (see
+// ProtectedGuest). Keys in use are in memory in either case.
 // The arithmetic on secp256k1 does not run in constant time.
 //
 // One process at a time may use a db directory; while it runs, nobody else
@@ -72,6 +73,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 )
 
@@ -147,6 +149,9 @@ type Options struct {
 	// good: whoever can predict it has the keys. One goroutine at a time reads
 	// from it.
 	Rand io.Reader
+
+	// Sealer seals the key files; nil keeps them in the clear.
+	Sealer *seal.Sealer
 }
 
 // Store is the wallets below one db directory. All its methods may be called by
@@ -158,6 +163,7 @@ type Store struct {
 	euid    uint32
 	cache   *cache
 	bitcoin bitcoinIndexes
+	sealer  *seal.Sealer // nil for keys in the clear
 
 	write   sync.Mutex // held by whatever changes files, from beginning to end
 	stopped error      // the failed sync behind ErrRestart; guarded by write
@@ -203,6 +209,7 @@ func Open(db durable.Dir, o Options) (*Store, error) {
 		random:  random,
 		euid:    uint32(os.Geteuid()),
 		cache:   newCache(o.Cache),
+		sealer:  o.Sealer,
 		faulty:  map[walletID]bool{},
 	}
 	info, err := db.StatDir()
@@ -211,6 +218,9 @@ func Open(db durable.Dir, o Options) (*Store, error) {
 	}
 	if d := s.checkAccess("db", info, 0o077, "0700"); d != nil {
 		return nil, d
+	}
+	if err := seal.CheckPlain(db, s.sealer); err != nil {
+		return nil, err
 	}
 	return s, nil
 }

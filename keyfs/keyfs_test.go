@@ -638,7 +638,7 @@ func TestImports(t *testing.T) {
 			must(t, err)
 			first, _, _ := strings.Cut(path, "/")
 			if strings.Contains(first, ".") || first == "signdrop" {
-				if path != "signdrop/spool/durable" && path != "signdrop/keyfs/hd" &&
+				if path != "signdrop/spool/durable" && path != "signdrop/keyfs/hd" && path != "signdrop/keyfs/seal" &&
 					path != "github.com/btcsuite/btcd/address/v2" &&
 					!strings.HasPrefix(path, "golang.org/x/crypto/") &&
 					!strings.HasPrefix(path, "github.com/btcsuite/btcd/btcec/v2") {

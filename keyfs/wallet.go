@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"signdrop/keyfs/hd"
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 )
 
@@ -250,12 +251,42 @@ func (s *Store) load(name walletID) (*Wallet, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := s.read(dir, keyFile, at+"/"+keyFile, 0o077, restoreKey)
+	key, err := s.readKey(dir, name, keyFile, wallet)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(key)
 	return s.parse(name, wallet, key)
+}
+
+// readKey reads a file of a wallet that holds a secret, and opens it where keys are
+// sealed. wallet is the content of the wallet's wallet.json. The caller wipes the
+// result.
+func (s *Store) readKey(dir durable.Dir, name walletID, file string, wallet []byte) ([]byte, error) {
+	at := walletPath(name.company, name.id, file)
+	text, err := s.read(dir, file, at, 0o077, restoreKey)
+	if err != nil {
+		return nil, err
+	}
+	label := seal.Label{Path: at}
+	if s.sealer != nil {
+		rec, err := parseRecordOf(name, wallet)
+		if err != nil {
+			return nil, err
+		}
+		label.Public = rec.PublicKey
+	}
+	plain, err := s.sealer.Open(text, label)
+	if err != nil {
+		return nil, &Damaged{at, err.Error(), restoreKey}
+	}
+	return plain, nil
+}
+
+// sealKey returns what is written to a file of a wallet that holds a secret. Where
+// keys are not sealed that is the secret itself.
+func (s *Store) sealKey(name walletID, file, publicKey string, secret []byte) ([]byte, error) {
+	return s.sealer.Seal(secret, seal.Label{Path: walletPath(name.company, name.id, file), Public: publicKey})
 }
 
 // openWallet opens a wallet's directory, which lies at path below d.

@@ -221,7 +221,8 @@ type Item struct {
 	further []*further
 	refused bool
 	forget  bool
-	told    bool   // Status was called for it
+	told    bool // Status was called for it
+	hand    *handed
 	made    string // name in work/.made, "" if none
 	base    string // where a refused item goes in rejected/
 }
@@ -1000,6 +1001,9 @@ func (s *Spool) Publish(it *Item) error {
 func (s *Spool) publish(it *Item) error {
 	c := it.co
 	if !it.refused {
+		if err := s.handOver(it); err != nil {
+			return err
+		}
 		_, same, err := s.place(it, &it.made, it.product, c.outbox, AnswerName(it.Name))
 		if err == nil && !same {
 			err = ErrTaken

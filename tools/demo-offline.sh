@@ -46,6 +46,7 @@ cd "$demo"
 : >offline.log
 
 data=offline/data          # the data volume, in the offline machine
+kek=file:$PWD/offline/kek  # what its keys are sealed under; on a stick of its own
 acme=$data/spool/acme
 
 say() { printf '\n%s\n' "$*"; }
@@ -84,7 +85,7 @@ pack() {
 # once is done on the offline machine: into the inbox, and one run.
 once() {
 	run mv stick/* "$acme/inbox/"
-	run signdropd once --data "$data" --allow-plain-keys --log-format json 2>>offline.log
+	run signdropd once --data "$data" --seal "$kek" --log-format json 2>>offline.log
 }
 
 # unpack GLOB… takes answers to the stick and from there to the connected machine.
@@ -106,10 +107,13 @@ field() {
 }
 
 say "1. On the connected machine lies the key that requests are signed with. The offline
-   machine gets to know its public half, once."
+   machine gets to know its public half, once, and keeps its own keys sealed."
 run ssh-keygen -q -t ed25519 -N '' -C alice@acme -f connected/partner_key
 run cp connected/partner_key.pub stick/
-run signdrop init --data "$data" --company acme --signer stick/partner_key.pub
+echo '$ head -c 32 /dev/urandom >offline/kek'
+head -c 32 /dev/urandom >offline/kek
+chmod 0400 offline/kek
+run signdrop init --data "$data" --seal "$kek" --company acme --signer stick/partner_key.pub
 rm stick/*
 
 say "2. Two wallets are asked for. Stick over, one run, stick back."

@@ -237,12 +237,38 @@ type Answer struct {
 	Threshold int      `json:"threshold"`
 	Admins    []string `json:"admins"` // fingerprints
 
+	Backup  string `json:"backup"`
+	File    string `json:"file"` // in the outbox
+	SHA256  string `json:"sha256"`
+	Size    int64  `json:"size"`
+	Since   string `json:"since"`
+	Time    string `json:"time"`
+	Holds   *Holds `json:"holds"`
+	Head    *End   `json:"head"`
+	Restore string `json:"restore"`
+
 	// Beside are the contents of Files by their endings, for a reader that has them.
 	Beside map[string][]byte `json:"-"`
 
 	// Own is what a ledger says in a member that is called as Ledger says, and nil
 	// where it says nothing.
 	Own map[string]jsontext.Value `json:",embed"`
+}
+
+// Holds is what a backup holds.
+type Holds struct {
+	Files   int64 `json:"files"` // that the volume has
+	New     int64 `json:"new"`   // of these, those that are in this file
+	Wallets int64 `json:"wallets"`
+}
+
+// End is the journal's end in a backup.
+type End struct {
+	File   string `json:"file"`
+	Size   int64  `json:"size"`
+	Seq    uint64 `json:"seq"`
+	SHA256 string `json:"sha256"`
+	Time   string `json:"time"`
 }
 
 // Submit is what the ledger's node takes.

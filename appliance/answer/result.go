@@ -23,6 +23,11 @@ func AppendStatus(dst []byte, h Head, members ...Member) []byte {
 	return appendMembers(h.append(dst, "command.status", "waiting"), members)
 }
 
+// AppendWorking appends what a command that takes long tells meanwhile.
+func AppendWorking(dst []byte, h Head, done, total int64) []byte {
+	return appendMembers(h.append(dst, "command.status", "working"), []Member{{"done", done}, {"total", total}})
+}
+
 func appendMembers(dst []byte, members []Member) []byte {
 	return append(appendValues(dst, members), "}\n"...)
 }
@@ -102,6 +107,8 @@ type Status struct {
 	Admins  []string `json:"admins"`  // fingerprints of those whose signatures count
 	Missing []string `json:"missing"` // for people
 	Ignored []string `json:"ignored"` // signatures that do not count, and why
+	Done    int64    `json:"done"`    // bytes, of a command that takes long
+	Total   int64    `json:"total"`
 }
 
 // ParseStatus reads it strictly.

@@ -257,6 +257,10 @@ func (c *check) outbox(company string, atRest bool) {
 		if name == setup.NoticeFile || strings.HasSuffix(name, spool.StatusSuffix) {
 			return // a courtesy, of which nothing is promised
 		}
+		if strings.HasSuffix(name, ".backup.age") {
+			c.backup(name, data)
+			return
+		}
 		where := company + "/outbox/" + name
 		sum := sha256.Sum256(data)
 		if of := spool.FurtherOf(name); of != "" {
@@ -326,6 +330,28 @@ func (c *check) outbox(company string, atRest bool) {
 		if of := spool.FurtherOf(name); atRest && !answers[of] || answers[of] && named[name] == "" {
 			c.fault("%s/outbox/%s lies there, and %s does not name it", company, name, of)
 		}
+	}
+}
+
+// backup checks that a backup in the outbox is the one that an answer on record tells
+// of. The answer itself may not be visible yet.
+func (c *check) backup(name string, data []byte) {
+	told := fmt.Sprintf(`"file":%q,"sha256":"%x","size":%d,`, name, sha256.Sum256(data), len(data))
+	found := false
+	d, err := durable.SubPath(c.root, "kept", setup.Administrators)
+	if err == nil {
+		defer d.Close()
+		err = durable.Walk(d, func(e durable.Entry) error {
+			c.each(func(_ string, kept []byte) {
+				found = found || strings.Contains(string(kept), told) && c.result[sha256.Sum256(kept)]
+			}, "kept", setup.Administrators, e.Name)
+			return nil
+		})
+	}
+	if err != nil {
+		c.fault("looking for the answer that tells of %s: %w", name, err)
+	} else if !found {
+		c.fault("%s is visible, and no answer on record tells of these bytes", name)
 	}
 }
 
@@ -456,6 +482,11 @@ func (c *check) leftovers() {
 		c.fault("reading work: %w", err)
 	}
 	c.temporary("db", "companies")
+	c.each(func(name string, _ []byte) {
+		if strings.HasPrefix(name, ".") || !strings.HasSuffix(name, ".manifest") {
+			c.fault("backups/%s is left", name)
+		}
+	}, "backups")
 }
 
 // temporary looks for names that begin with a dot, in a whole tree.

@@ -9,6 +9,8 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
+
+	"signdrop/appliance/harden"
 )
 
 // Confinement is what keeps a door in its place.
@@ -36,30 +38,23 @@ func Confine(spool string) (Confinement, error) {
 	if c.Groups, err = os.Getgroups(); err != nil {
 		return c, err
 	}
-	if err := renounce(); err != nil {
+	if err := harden.Renounce(); err != nil {
 		return c, fmt.Errorf("giving up rights: %w", err)
 	}
 	abi, err := llsys.LandlockGetABIVersion()
 	if err != nil || abi < 1 {
 		return c, nil // an old kernel, or one without it
 	}
-	if err := landlock.V10.BestEffort().Restrict(landlock.PathAccess(rights, spool)); err != nil {
+	restore, err := harden.StandIn(spool)
+	if err != nil {
+		return c, fmt.Errorf("landlock: %w", err)
+	}
+	err = landlock.V10.BestEffort().Restrict(landlock.PathAccess(rights, spool))
+	if err := errors.Join(err, restore()); err != nil {
 		return c, fmt.Errorf("landlock: %w", err)
 	}
 	c.Landlock = min(abi, 10)
 	return c, nil
-}
-
-// renounce is what needs no Landlock.
-func renounce() error {
-	return errors.Join(
-		// A flag of each thread. Landlock's library sets it for all too, and is
-		// not asked where the kernel has none.
-		llsys.AllThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-		// No core file, and no ptrace by others of the same user.
-		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0),
-		unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}),
-	)
 }
 
 // checkClosed tries what must not work: to open db/, which lies beside the spool.

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signdrop/appliance/door/notice"
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 )
 
@@ -43,6 +44,7 @@ type Keeper struct {
 	Settings Settings
 	User     *User // whom the door runs as; nil for the same user
 	Log      zerolog.Logger
+	Sealer   *seal.Sealer // of the host key; nil where keys lie in the clear
 
 	// Every is how often the companies' files are looked at. Default 1 s, and
 	// so the time for which a key that was removed may still log in.
@@ -109,7 +111,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return fmt.Errorf("settings of the SFTP door: %w", err)
 	}
 	var made bool
-	if k.host, made, err = hostKey(k.root); err != nil {
+	if k.host, made, err = hostKey(k.root, k.Sealer); err != nil {
 		return err
 	}
 	if k.Every <= 0 {

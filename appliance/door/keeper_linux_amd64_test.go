@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signdrop/appliance/door/notice"
+	"signdrop/appliance/harden"
 )
 
 // The tests of this file start doors as processes: this test's own program. They are
@@ -57,7 +58,7 @@ func probe(paths []string) {
 	if !*bareFlag {
 		c, err := Confine(fmt.Sprintf("/proc/self/fd/%d", fdSpool))
 		fmt.Fprintf(os.Stderr, "landlock %d %v\n", c.Landlock, err)
-	} else if err := renounce(); err != nil {
+	} else if err := harden.Renounce(); err != nil {
 		fmt.Fprintf(os.Stderr, "renounce: %v\n", err)
 	}
 	threads, _ := filepath.Glob("/proc/self/task/*/status")

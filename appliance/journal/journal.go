@@ -64,7 +64,8 @@ type Journal struct {
 	index *memory.Index
 	o     Options
 
-	latest atomic.Int64 // time of the newest event, microseconds since 1970
+	latest  atomic.Int64         // time of the newest event, microseconds since 1970
+	reached atomic.Pointer[Head] // synced, for everybody
 
 	// Owned by the committer.
 	file    durable.File // the newest, written at its end
@@ -136,6 +137,7 @@ func (j *Journal) begin(first *Event, void int64) error {
 	}
 	j.file, j.head, j.slot = file, head, 1
 	j.synced, j.tip = t, t
+	j.reach()
 	return nil
 }
 
@@ -297,6 +299,7 @@ func (j *Journal) Synced() {
 	}
 	j.index.Add(j.pending, memory.Mark{At: place(j.tip.file, j.tip.size), Hash: j.tip.hash}, j.tip.size-j.synced.size)
 	j.synced = j.tip
+	j.reach()
 	j.counts.keep()
 	j.forget()
 }

@@ -64,6 +64,8 @@ const (
 	KeyUnusable        Code = "key-unusable"
 	OperatorNeeded     Code = "operator-needed"
 	AnswerLost         Code = "answer-lost"
+	BackupImpossible   Code = "backup-impossible"
+	NoRoom             Code = "no-room"
 	SecretInTheClear   Code = "secret-in-the-clear"
 	PSBTMalformed      Code = "psbt-malformed"
 	InputTwice         Code = "input-twice"
@@ -137,6 +139,8 @@ var Table = []Entry{
 	{KeyUnusable, false, "the wallet's key file is damaged, swapped or readable by others; the operator must act"},
 	{OperatorNeeded, false, "the appliance lacks a right on its own data volume; the operator must act"},
 	{AnswerLost, false, "the request was answered before, and the same answer can no longer be made"},
+	{BackupImpossible, false, "no recipients of backups were fixed, or the backup that was named is not one that can be continued"},
+	{NoRoom, false, "the data volume has too little room for this"},
 	{SecretInTheClear, false, "the file holds a private key or passphrase that must come encrypted; consider it exposed"},
 	{PSBTMalformed, true, "the file is no PSBT of version 0 or 2, or breaks the rules of its BIPs"},
 	{InputTwice, true, "the transaction spends the same output twice, or one that cannot exist"},

@@ -47,6 +47,8 @@ const (
 	CompanyList    = "company.list"
 	PolicySet      = "policy.set"
 	AdminsSet      = "admins.set"
+	Backup         = "backup"
+	RestoreAccept  = "restore.accept"
 )
 
 // KindHD is the kind of an HD wallet.
@@ -101,6 +103,9 @@ type Request struct {
 
 	After string // lists: begin after this one
 	Limit int    // lists: at most so many, 0 for MaxPage
+
+	Since   string // backup: continue the one with this id
+	Restore string // restore.accept: id of the restore
 
 	Company        string          // commands
 	Name           string          // a company's or data key's name for people
@@ -229,6 +234,8 @@ var table = func() []field {
 		{name: "admins", max: MaxKeys, read: list(func(r *Request) *[]string { return &r.Admins })},
 		{name: "threshold", max: MaxKeys, read: number(func(r *Request) *int { return &r.Threshold })},
 		{name: "policy", read: readPolicy},
+		{name: "since", max: 64, read: text(func(r *Request) *string { return &r.Since })},
+		{name: "restore", max: 64, read: text(func(r *Request) *string { return &r.Restore })},
 	}
 	at := slices.IndexFunc(t, func(f field) bool { return f.name == "data" })
 	for _, l := range ledgers.All {
@@ -306,6 +313,8 @@ var shapes = map[string]shape{
 	CompanyList:    {0, of("after limit"), Administrator},
 	PolicySet:      {of("company policy"), 0, Administrator},
 	AdminsSet:      {of("admins threshold"), 0, Administrator},
+	Backup:         {0, of("since"), Administrator},
+	RestoreAccept:  {of("restore"), 0, Administrator},
 }
 
 // For checks that a request of this type may be asked for in a role. The error is

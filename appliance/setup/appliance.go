@@ -12,6 +12,7 @@ import (
 	"filippo.io/age"
 	"github.com/go-json-experiment/json"
 
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 )
 
@@ -64,16 +65,17 @@ func ReadAppliance(root durable.Dir) (id string, err error) {
 }
 
 // newIdentity draws the key that requests with secrets are encrypted to (age, X25519).
-func newIdentity() ([]byte, error) {
+func newIdentity() (data []byte, recipient string, err error) {
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return []byte(id.String() + "\n"), nil
+	return []byte(id.String() + "\n"), id.Recipient().String(), nil
 }
 
-// ReadIdentity returns the key that opens what is encrypted to the appliance.
-func ReadIdentity(root durable.Dir) (*age.X25519Identity, error) {
+// ReadIdentity returns the key that opens what is encrypted to the appliance. s opens
+// it where keys are sealed, nil else.
+func ReadIdentity(root durable.Dir, s *seal.Sealer) (*age.X25519Identity, error) {
 	d, err := durable.SubPath(root, "db", "appliance")
 	if err != nil {
 		return nil, fmt.Errorf("opening db/appliance: %w (run signdrop init first)", err)
@@ -86,13 +88,52 @@ func ReadIdentity(root durable.Dir) (*age.X25519Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading db/appliance/%s: %w", ageFile, err)
 	}
-	defer clear(data)
-	id, err := age.ParseX25519Identity(strings.TrimSpace(string(data)))
+	label := seal.Label{Path: "appliance/" + ageFile}
+	if s != nil {
+		if label.Public, err = readRecipient(d); err != nil {
+			return nil, err
+		}
+	}
+	plain, err := s.Open(data, label)
+	if err != nil {
+		return nil, fmt.Errorf("db/appliance/%s %w", ageFile, err)
+	}
+	defer clear(plain)
+	id, err := age.ParseX25519Identity(strings.TrimSpace(string(plain)))
 	if err != nil {
 		// The error could quote the key.
 		return nil, fmt.Errorf("db/appliance/%s does not hold an age identity: restore it from the backup", ageFile)
 	}
 	return id, nil
+}
+
+// readRecipient returns the public half of a sealed identity. d is db/appliance.
+func readRecipient(d durable.Dir) (string, error) {
+	data, err := durable.ReadFile(d, seal.RecipientFile, 4096)
+	if err != nil {
+		return "", fmt.Errorf("reading db/appliance/%s: %w (restore it from the backup)", seal.RecipientFile, err)
+	}
+	recipient := strings.TrimSuffix(string(data), "\n")
+	if _, err := age.ParseX25519Recipient(recipient); err != nil {
+		return "", fmt.Errorf("db/appliance/%s does not hold an age recipient: restore it from the backup", seal.RecipientFile)
+	}
+	return recipient, nil
+}
+
+// recipient returns what is encrypted to, without a key where keys are sealed.
+func recipient(root, d durable.Dir) (string, error) {
+	info, err := seal.Look(root)
+	if err != nil {
+		return "", err
+	}
+	if info != nil {
+		return readRecipient(d)
+	}
+	id, err := ReadIdentity(root, nil)
+	if err != nil {
+		return "", err
+	}
+	return id.Recipient().String(), nil
 }
 
 // TakeNewJournal reports whether this volume may still begin its journal: true

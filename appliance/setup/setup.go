@@ -6,6 +6,8 @@
 //	│   ├── appliance/                0700
 //	│   │   ├── appliance.json        0400  {"id":"SD_…"}
 //	│   │   ├── identity.age          0400  the key for requests with secrets
+//	│   │   ├── backup-recipients     0400  whom backups are encrypted to, if that was fixed
+//	│   │   ├── recipient, seal.json  0400  where keys are sealed, see keyfs/seal
 //	│   │   └── new-journal           0600  until the first start, see TakeNewJournal
 //	│   ├── admins/                   0700
 //	│   │   ├── allowed_signers       0600  who may sign commands and approvals
@@ -58,6 +60,7 @@ import (
 	"signdrop/appliance/auth"
 	"signdrop/appliance/policy"
 	"signdrop/keyfs"
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 )
 
@@ -75,9 +78,12 @@ const Administrators = "admin"
 type Plan struct {
 	Admins    []Signer // keys of administrators
 	Threshold int      // how many administrators a command takes; 0 for 1, or for what is there
-	Company   string   // the company to serve
-	Signers   []Signer // keys that may sign the company's requests
-	Disabled  bool     // a new company is disabled from the beginning
+	// BackupRecipients are whom backups are encrypted to (age). They are fixed once.
+	BackupRecipients []string
+
+	Company  string   // the company to serve
+	Signers  []Signer // keys that may sign the company's requests
+	Disabled bool     // a new company is disabled from the beginning
 
 	// For a company that is new.
 	Title          string // its name for people
@@ -85,9 +91,16 @@ type Plan struct {
 	AuthorizedKeys []byte // who may log in by SFTP
 	Policy         []byte // its policy.json; the careful one if nil
 
+	// Restoring: the restore itself asks, at its end.
+	Restoring bool
+
 	// Group is the id of the partner's group, which may write into the three
 	// directories of the company's spool; nil if there is none.
 	Group *int
+	// KEK seals the keys of a volume that is new, from the beginning; nil keeps them in
+	// the clear.
+	KEK seal.KEK
+
 	// User is the id of the user that the appliance runs as; nil for the owner
 	// of db/, or of the top while there is no db/ yet.
 	User *int
@@ -155,15 +168,22 @@ type maker struct {
 	report *Report
 
 	// What look has found out.
-	admins    *list
-	threshold int
-	unset     bool // nobody is an administrator yet
-	company   *list
+	admins     *list
+	threshold  int
+	unset      bool   // nobody is an administrator yet
+	recipients []byte // of backups, to be fixed now; nil if not
+	company    *list
 }
 
 // look reads what is there and refuses what cannot be done.
 func (m *maker) look() error {
+	if err := CheckWhole(m.root); err != nil && !m.plan.Restoring {
+		return err
+	}
 	if err := m.checkCompany(); err != nil {
+		return err
+	}
+	if err := m.checkRecipients(); err != nil {
 		return err
 	}
 	if err := m.findUser(); err != nil {
@@ -402,7 +422,12 @@ func (m *maker) makeAppliance(db durable.Dir) error {
 		if err := m.file(d, path, applianceFile, 0o400, data); err != nil {
 			return err
 		}
-		if err := m.makeIdentity(d, path, ageFile); err != nil {
+		if m.plan.KEK == nil {
+			err = m.makeIdentity(d, path, ageFile)
+		} else {
+			err = m.makeSealed(d, path)
+		}
+		if err != nil {
 			return err
 		}
 		return m.file(d, path, newJournal, 0o600, nil)
@@ -425,17 +450,43 @@ func (m *maker) makeAppliance(db durable.Dir) error {
 	if err != nil {
 		return err
 	}
-	id, err := ReadIdentity(m.root)
+	if err := m.addRecipients(d); err != nil {
+		return err
+	}
+	m.report.Recipient, err = recipient(m.root, d)
+	return err
+}
+
+// makeSealed makes a new volume's identity sealed, and what the sealing of all its keys
+// rests on.
+func (m *maker) makeSealed(d durable.Dir, dir string) error {
+	s, ring, err := seal.New(m.plan.KEK)
 	if err != nil {
 		return err
 	}
-	m.report.Recipient = id.Recipient().String()
+	data, recipient, err := newIdentity()
+	if err != nil {
+		return err
+	}
+	defer clear(data)
+	sealed, err := s.Seal(data, seal.Label{Path: "appliance/" + ageFile, Public: recipient})
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{ageFile, sealed}, {seal.RecipientFile, []byte(recipient + "\n")}, {seal.RingFile, ring}} {
+		if err := m.file(d, dir, f.name, 0o400, f.data); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
 // makeIdentity makes the key for requests with secrets, as the file name.
 func (m *maker) makeIdentity(d durable.Dir, dir, name string) error {
-	data, err := newIdentity()
+	data, _, err := newIdentity()
 	if err != nil {
 		return err
 	}
@@ -445,6 +496,9 @@ func (m *maker) makeIdentity(d durable.Dir, dir, name string) error {
 
 // addIdentity makes it on a volume of an earlier version, which has none.
 func (m *maker) addIdentity(d durable.Dir) error {
+	if info, err := seal.Look(m.root); err != nil || info != nil {
+		return errors.Join(err, fmt.Errorf("db/appliance/%s is missing and the keys of this volume are sealed: restore it from the backup", ageFile))
+	}
 	const tmp = "." + ageFile + ".new"
 	if err := d.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

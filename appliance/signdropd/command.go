@@ -43,10 +43,12 @@ type options struct {
 	recheck        string
 	admins         string // public keys, one a line
 	adminThreshold int
+	recipients     string // of backups, one a line
 	logFormat      string
 	logLevel       string
 	watch          bool
 	cfg            appliance.Config
+	seal           sealOptions
 	door           doorOptions
 }
 
@@ -104,7 +106,7 @@ complete are left there; the exit status tells of them.`,
 	}
 	serve.Flags().StringVar(&o.door.listen, "sftp", "", "let partners in by SFTP at this address, \":10210\"; none if empty")
 	o.door.flags(serve.Flags())
-	root.AddCommand(serve, once, (&options{}).doorCommand())
+	root.AddCommand(serve, once, (&options{}).sealCommand(), (&options{}).doorCommand(), restoreCommand())
 	return root
 }
 
@@ -124,6 +126,7 @@ func (o *options) flags(f *pflag.FlagSet) {
 	c := &o.cfg
 	f.StringVar(&o.data, "data", "/data", "the data volume")
 	f.BoolVar(&o.plain, "allow-plain-keys", false, "keep keys in the clear although this machine is not under Secure Execution")
+	o.seal.flags(f)
 	f.StringVar(&o.recheck, "recheck", "verify", "check each signature before it leaves: verify, repeat or off")
 	f.IntVar(&c.Workers, "workers", runtime.GOMAXPROCS(0), "requests decided on at once")
 	f.DurationVar(&c.Still, "still", time.Minute, "refuse what is wrong when it has not changed for this long")
@@ -135,6 +138,7 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.ApprovalWait, "approval-wait", 7*24*time.Hour, "refuse an administrators' command when too few have signed it and no signature has come for this long")
 	f.StringVar(&o.admins, "admins", "", "set up the volume, if that was not done, with these administrators: public keys, one a line")
 	f.IntVar(&o.adminThreshold, "admin-threshold", 0, "with --admins: how many of them a command takes (default 1)")
+	f.StringVar(&o.recipients, "backup-recipients", "", "with --admins: whom backups are encrypted to: age recipients, one a line; they stay as they were fixed first")
 	o.logFlags(f)
 }
 
@@ -165,8 +169,11 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 	if o.cfg.Recheck, err = keyfs.ParseRecheck(o.recheck); err != nil {
 		return usage(cmd, err)
 	}
+	if err := o.seal.check(); err != nil {
+		return usage(cmd, err)
+	}
 	if serve && o.door.listen != "" {
-		if _, err := o.keeper(log); err != nil {
+		if o.door.keeper, err = o.keeper(log); err != nil {
 			return usage(cmd, err)
 		}
 	}
@@ -181,7 +188,16 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 // work runs the appliance.
 func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) error {
 	o.cfg.Log = log
-	if err := o.checkPlace(log); err != nil {
+	if err := o.checkPlace(); err != nil {
+		return err
+	}
+	notify, err := dialNotify()
+	if err != nil {
+		return err
+	}
+	defer notify.close()
+	defer o.seal.close()
+	if err := o.seal.read(o.data, log); err != nil {
 		return err
 	}
 	if err := o.found(log); err != nil {
@@ -192,6 +208,14 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return err
 	}
 	defer vol.Close()
+	root, err := vol.Root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := setup.CheckWhole(root); err != nil {
+		return err
+	}
 	below, err := os.OpenRoot(o.data)
 	if err != nil {
 		return err
@@ -203,11 +227,6 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return err
 	}
 	defer unlock()
-	root, err := vol.Root()
-	if err != nil {
-		return err
-	}
-	defer root.Close()
 	if o.cfg.ID, err = setup.ReadAppliance(root); err != nil {
 		return err
 	}
@@ -218,6 +237,20 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	o.cfg.AllowNew = fresh
 	if o.watch {
 		o.cfg.Watch = o.data
+	}
+	// A volume that never was in use has no key worth asking before it is sealed.
+	if o.cfg.Sealer, err = o.seal.unlock(vol, root, fresh, log); err != nil {
+		return err
+	}
+	o.seal.close()
+	if kek := o.cfg.Sealer.KEK(); kek != "" {
+		o.cfg.Detail += "; keys sealed under " + kek
+	} else if !keyfs.ProtectedGuest() {
+		log.Warn().Msg("keys lie in the clear and this machine is not under Secure Execution: whoever can read the disk has the keys")
+	}
+	// From here on everything that is read may come from a partner.
+	if err := o.confine(log, serve && o.door.listen != ""); err != nil {
+		return err
 	}
 	a, err := appliance.Open(vol, o.cfg)
 	if err != nil {
@@ -232,12 +265,11 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	work := a.Once
 	if serve {
 		work = a.Serve
-		stopDoor, err := o.startDoor(ctx, log)
-		if err != nil {
-			return errors.Join(err, a.Close())
-		}
+		stopDoor := o.startDoor(ctx, log)
 		defer stopDoor()
 	}
+	notify.say("READY=1\nSTATUS=answering requests", log)
+	context.AfterFunc(ctx, func() { notify.say("STOPPING=1", log) })
 	err = work(ctx)
 	counts := a.Counts()
 	waiting, ignored, lerr := a.Left()
@@ -255,7 +287,7 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 		return errors.New("a company could not be served: see the log; what it asked for is kept for the next time")
 	case counts.Refused > 0:
 		return statusRefused
-	case waiting > 0:
+	case waiting > 0 || counts.Held:
 		return statusWaiting
 	}
 	return nil
@@ -267,12 +299,15 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 // themselves since.
 func (o *options) found(log zerolog.Logger) error {
 	if o.admins == "" {
+		if o.recipients != "" {
+			return errors.New("--backup-recipients says nothing without --admins: give the administrators' public keys, or fix the recipients with signdrop init")
+		}
 		if o.adminThreshold != 0 {
 			return errors.New("--admin-threshold says nothing without --admins: give the administrators' public keys")
 		}
 		return nil
 	}
-	plan := setup.Plan{Threshold: o.adminThreshold}
+	plan := setup.Plan{Threshold: o.adminThreshold, BackupRecipients: setup.SplitRecipients(o.recipients), KEK: o.seal.kek}
 	for line := range strings.Lines(o.admins) {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
@@ -304,17 +339,16 @@ func (o *options) found(log zerolog.Logger) error {
 
 // checkPlace sees to it that keys lie in the clear only where nobody can read the
 // disk, or where somebody has said that it shall be so.
-func (o *options) checkPlace(log zerolog.Logger) error {
+func (o *options) checkPlace() error {
 	protected := keyfs.ProtectedGuest()
 	o.cfg.Detail = fmt.Sprintf("secure execution: %t; plain keys allowed by flag: %t", protected, o.plain)
-	if protected {
+	if protected || o.seal.spec != "" {
 		return nil
 	}
 	if !o.plain {
 		return errors.New("this machine is not under IBM Secure Execution, so whoever can read its disk can read the keys: " +
-			"run it there, or accept that with --allow-plain-keys")
+			"run it there, seal the keys (--seal), or accept that with --allow-plain-keys")
 	}
-	log.Warn().Msg("keys lie in the clear and this machine is not under Secure Execution: whoever can read the disk has the keys")
 	return nil
 }
 

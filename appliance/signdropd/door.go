@@ -22,6 +22,7 @@ type doorOptions struct {
 	listen string
 	user   string
 	child  bool
+	keeper *door.Keeper // of serve, made while users can be looked up
 	set    door.Settings
 }
 
@@ -65,6 +66,7 @@ open neither keys nor requests of others.`,
 	f := c.Flags()
 	f.StringVar(&o.data, "data", "/data", "the data volume")
 	f.StringVar(&o.door.listen, "listen", ":10210", "address to listen on")
+	o.seal.flags(f)
 	f.BoolVar(&o.door.child, "child", false, "be the process that faces the network")
 	o.logFlags(f)
 	o.door.flags(f)
@@ -87,7 +89,12 @@ func (o *options) runDoor(cmd *cobra.Command) error {
 		if k, err = o.keeper(log); err != nil {
 			return usage(cmd, err)
 		}
-		err = k.Run(cmd.Context())
+		if k.Sealer, err = o.sealerOfDoor(log); err == nil {
+			err = o.confine(log, true)
+		}
+		if err == nil {
+			err = k.Run(cmd.Context())
+		}
 	}
 	if err != nil {
 		log.Error().Err(err).Msg("stopped by an error")
@@ -140,14 +147,12 @@ const doorAgain = 10 * time.Second
 
 // startDoor runs the door beside the signer, whose work goes on whatever becomes of
 // it. stop ends it and waits for that.
-func (o *options) startDoor(ctx context.Context, log zerolog.Logger) (stop func(), err error) {
+func (o *options) startDoor(ctx context.Context, log zerolog.Logger) (stop func()) {
 	if o.door.listen == "" {
-		return func() {}, nil
+		return func() {}
 	}
-	k, err := o.keeper(log)
-	if err != nil {
-		return nil, err
-	}
+	k := o.door.keeper
+	k.Sealer = o.cfg.Sealer
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -165,5 +170,5 @@ func (o *options) startDoor(ctx context.Context, log zerolog.Logger) (stop func(
 	return func() {
 		cancel()
 		<-done
-	}, nil
+	}
 }

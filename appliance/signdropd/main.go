@@ -16,9 +16,14 @@ import (
 	"syscall"
 
 	"signdrop/appliance"
+	"signdrop/appliance/harden"
 )
 
 func main() {
+	if err := harden.Renounce(); err != nil {
+		fmt.Fprintln(os.Stderr, "signdropd: giving up rights:", err)
+		os.Exit(int(statusError))
+	}
 	// Modes are given as they are meant; what is for a partner's group must not
 	// be taken from it by the umask of whoever starts us.
 	syscall.Umask(0o007)

@@ -45,11 +45,12 @@ func build(dir string) ([]string, error) {
 	}
 	bin := filepath.Join(dir, "signdropd")
 	args := []string{"build", "-o", bin}
+	cgo := "0" // as it is shipped
 	if raceEnabled() {
-		args = append(args, "-race")
+		args, cgo = append(args, "-race"), "1"
 	}
 	cmd := exec.Command("go", append(args, ".")...)
-	cmd.Env = append(os.Environ(), "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
+	cmd.Env = append(os.Environ(), "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH, "CGO_ENABLED="+cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, out)
 	}

@@ -126,8 +126,16 @@ var flags = []string{
 func (v *volume) begin(before []string, command string, args ...string) *run {
 	v.t.Helper()
 	words := append(append(append([]string{}, before...), program...), command, "--data="+v.dir)
-	words = append(append(words, flags...), args...)
-	r := &run{v: v, over: len(before) > 0 && before[0] == "strace", what: strings.Join(append(append([]string{}, before...), append([]string{command}, args...)...), " ")}
+	r := v.beginWords(append(append(words, flags...), args...))
+	r.over = len(before) > 0 && before[0] == "strace"
+	r.what = strings.Join(append(append([]string{}, before...), append([]string{command}, args...)...), " ")
+	return r
+}
+
+// beginWords starts a whole command line.
+func (v *volume) beginWords(words []string) *run {
+	v.t.Helper()
+	r := &run{v: v, what: strings.Join(words, " ")}
 	r.log = filepath.Join(v.logs, fmt.Sprintf("%03d.log", len(v.runs)))
 	out, err := os.Create(r.log)
 	v.ok(err)

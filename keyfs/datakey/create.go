@@ -8,6 +8,7 @@ import (
 	"io/fs"
 
 	"signdrop/keyfs"
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 )
 
@@ -57,13 +58,13 @@ func (s *Store) Create(company string, spec Spec, vol durable.FS) (*Key, error) 
 		return nil, fmt.Errorf("making data key %s/%s: %w", company, spec.ID, err)
 	}
 	defer wipe(priv)
-	text, err := seal(priv, spec.Passphrase, s.rounds)
+	text, err := lockKey(priv, spec.Passphrase, s.rounds)
 	if err != nil {
 		return nil, fmt.Errorf("making data key %s/%s: %w", company, spec.ID, err)
 	}
 	// What was encrypted with a key that nobody can open would be lost: it is
 	// opened once, from the bytes that are written.
-	again, err := unseal(text, spec.Passphrase)
+	again, err := unlockKey(text, spec.Passphrase)
 	if err == nil && !again.PublicKey.Equal(&priv.PublicKey) {
 		err = errors.New("it is another key")
 	}
@@ -181,7 +182,11 @@ func (s *Store) keep(company, id string, f *files, same func(*Key) error, vol du
 		if k, err = s.parse(company, id, f.rec.encode()); err != nil {
 			return nil, fmt.Errorf("making data key %s/%s: %w: %w", company, id, keyfs.ErrFault, err)
 		}
-		if err := makeNew(dir, f, vol); err != nil {
+		sealed := *f
+		if sealed.key, err = s.sealer.Seal(f.key, label(company, f.rec)); err != nil {
+			return nil, fmt.Errorf("sealing data key %s/%s: %w", company, id, err)
+		}
+		if err := makeNew(dir, &sealed, vol); err != nil {
 			remove(dir, f.rec.ID)
 			return nil, fmt.Errorf("writing data key %s/%s: %w", company, id, err)
 		}
@@ -262,14 +267,28 @@ func remove(dir durable.Dir, id string) error {
 	return dir.RemoveDir(temp(id))
 }
 
-// sealed reads key.pem.
+// label says what key.pem belongs to.
+func label(company string, rec record) seal.Label {
+	return seal.Label{Path: filePath(company, rec.ID, keyFile), Public: rec.PublicKey}
+}
+
+// sealed reads key.pem, which is sealed by its passphrase, and opens it where keys are
+// sealed otherwise too.
 func (k *Key) sealed() ([]byte, error) {
 	dir, err := k.store.open(k.company, k.rec.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	return k.store.read(dir, k.company, k.rec.ID, keyFile, 0o077)
+	text, err := k.store.read(dir, k.company, k.rec.ID, keyFile, 0o077)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := k.store.sealer.Open(text, label(k.company, k.rec))
+	if err != nil {
+		return nil, &keyfs.Damaged{File: filePath(k.company, k.rec.ID, keyFile), Problem: err.Error(), Remedy: restore}
+	}
+	return plain, nil
 }
 
 // unlock opens the private key. The caller wipes it.
@@ -279,7 +298,7 @@ func (k *Key) unlock(passphrase []byte) (*rsa.PrivateKey, error) {
 		return nil, err
 	}
 	at := filePath(k.company, k.rec.ID, keyFile)
-	priv, err := unseal(text, passphrase)
+	priv, err := unlockKey(text, passphrase)
 	if errors.Is(err, ErrPassphrase) {
 		return nil, fmt.Errorf("data key %s: %w", k, err)
 	}

@@ -57,6 +57,7 @@ import (
 	"unicode/utf8"
 
 	"signdrop/keyfs"
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 )
 
@@ -93,8 +94,9 @@ const (
 // Store is the data keys below one db directory. Its methods may be called by
 // several goroutines.
 type Store struct {
-	db   durable.Dir
-	euid uint32
+	db     durable.Dir
+	euid   uint32
+	sealer *seal.Sealer // nil for key files without sealing
 
 	// For tests: making a key takes seconds, and minutes under an emulator.
 	generate func() (*rsa.PrivateKey, error)
@@ -105,10 +107,12 @@ type Store struct {
 }
 
 // Open takes a db directory, which keyfs.Open has checked. The caller keeps the
-// handle open as long as it uses the Store.
-func Open(db durable.Dir) *Store {
+// handle open as long as it uses the Store. s seals key.pem, which is encrypted under
+// its passphrase anyhow; nil where keys are not sealed.
+func Open(db durable.Dir, s *seal.Sealer) *Store {
 	return &Store{
 		db:       db,
+		sealer:   s,
 		euid:     uint32(os.Geteuid()),
 		generate: func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, Bits) },
 		rounds:   newRounds,
@@ -215,7 +219,7 @@ const (
 	keyFile    = "key.pem"
 )
 
-// maxFile is more than any file of this package holds, in bytes.
+// maxFile is more than any file of this package holds before it is sealed, in bytes.
 const maxFile = 16 << 10
 
 const restore = "restore it from the backup"
@@ -305,7 +309,7 @@ func (s *Store) read(dir durable.Dir, company, id, file string, deny fs.FileMode
 		return nil, damaged(fmt.Sprintf("is open to others (mode %04o)", info.Mode.Perm()), "find out who could use it, then chmod 0400")
 	case info.UID != s.euid && info.UID != 0:
 		return nil, damaged(fmt.Sprintf("belongs to uid %d", info.UID), fmt.Sprintf("chown it to uid %d, which this program runs as", s.euid))
-	case info.Size > maxFile:
+	case info.Size > seal.MaxSize(maxFile):
 		return nil, damaged("is larger than it can be", restore)
 	}
 	b, err := durable.ReadAll(f, info.Size)

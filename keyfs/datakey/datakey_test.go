@@ -72,7 +72,7 @@ func openStore(t *testing.T, vol durable.FS) *datakey.Store {
 	db, err := root.Sub("db")
 	must(t, err)
 	t.Cleanup(func() { db.Close() })
-	s := datakey.Open(db)
+	s := datakey.Open(db, nil)
 	datakey.Quick(s, testdata(t, "other.pem"), passphrase)
 	return s
 }
@@ -213,7 +213,7 @@ func TestGenerate(t *testing.T) {
 	must(t, err)
 	db, err := root.Sub("db")
 	must(t, err)
-	k, err := datakey.Open(db).Create(company, datakey.Spec{ID: id, Passphrase: passphrase}, v.fs)
+	k, err := datakey.Open(db, nil).Create(company, datakey.Spec{ID: id, Passphrase: passphrase}, v.fs)
 	must(t, err)
 	text := run(t, nil, "openssl", "asn1parse", "-in", v.file(id, "key.pem"))
 	for _, want := range []string{"INTEGER           :0927C0", ":hmacWithSHA256", ":aes-256-cbc", ":PBKDF2"} {
@@ -232,7 +232,7 @@ func TestGenerate(t *testing.T) {
 	if string(plain) != "text" {
 		t.Errorf("got %q", plain)
 	}
-	other, err := datakey.Open(db).Create(company, datakey.Spec{ID: id2, Passphrase: passphrase}, v.fs)
+	other, err := datakey.Open(db, nil).Create(company, datakey.Spec{ID: id2, Passphrase: passphrase}, v.fs)
 	must(t, err)
 	if other.PublicPEM() == k.PublicPEM() {
 		t.Error("two keys are the same")

@@ -6,7 +6,7 @@ import "crypto/rsa"
 // key that it is given is copied, since Create wipes it.
 func Quick(s *Store, keyPEM, passphrase []byte) {
 	s.rounds = 1000
-	s.generate = func() (*rsa.PrivateKey, error) { return unseal(keyPEM, passphrase) }
+	s.generate = func() (*rsa.PrivateKey, error) { return unlockKey(keyPEM, passphrase) }
 }
 
 // Canonical is what Import keeps of a private key.

@@ -77,8 +77,8 @@ type box struct {
 	prf            func() hash.Hash
 }
 
-// seal encrypts a private key.
-func seal(priv *rsa.PrivateKey, passphrase []byte, rounds int) ([]byte, error) {
+// lockKey encrypts a private key.
+func lockKey(priv *rsa.PrivateKey, passphrase []byte, rounds int) ([]byte, error) {
 	plain, err := x509.MarshalPKCS8PrivateKey(priv)
 	if err != nil {
 		return nil, err
@@ -140,12 +140,12 @@ func (b *box) encode() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: encryptedType, Bytes: out.BytesOrPanic()})
 }
 
-// unseal decrypts a private key. The error is ErrPassphrase, or says what is wrong
+// unlockKey decrypts a private key. The error is ErrPassphrase, or says what is wrong
 // with the text. The caller wipes the key.
 //
 // A passphrase that is wrong shows in the padding, or in what is no key. Damage of
 // the encrypted bytes cannot be told from it.
-func unseal(text, passphrase []byte) (*rsa.PrivateKey, error) {
+func unlockKey(text, passphrase []byte) (*rsa.PrivateKey, error) {
 	raw, err := onePEM(text, encryptedType)
 	if err != nil {
 		return nil, errNotSealed

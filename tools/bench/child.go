@@ -18,6 +18,7 @@ import (
 
 	"signdrop/appliance"
 	"signdrop/keyfs"
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 )
 
@@ -30,6 +31,7 @@ type plan struct {
 	Data    string
 	Recheck string
 	New     bool   // the volume has no journal yet
+	KEK     []byte // what its keys are sealed under; nil if they are not
 	Profile string // file for the CPU profile
 
 	// Past is for another process: write so many requests into the journal, as if
@@ -116,12 +118,35 @@ func (m *measured) open() error {
 	}
 	m.vol = &meter{FS: m.disk}
 	appliance.SetMemory()
+	sealer, err := m.unlock()
+	if err != nil {
+		return err
+	}
 	m.a, err = appliance.Open(m.vol, appliance.Config{
-		ID: "SD_0000000000000000", Recheck: recheck, Watch: m.plan.Data, AllowNew: m.plan.New,
+		Sealer: sealer,
+		ID:     "SD_0000000000000000", Recheck: recheck, Watch: m.plan.Data, AllowNew: m.plan.New,
 		Log: zerolog.New(os.Stderr).Level(zerolog.WarnLevel),
 	})
 	m.opened = time.Since(start)
 	return err
+}
+
+// unlock opens the keys of a volume on which they are sealed.
+func (m *measured) unlock() (*seal.Sealer, error) {
+	if m.plan.KEK == nil {
+		return nil, nil
+	}
+	kek, err := seal.ParseKEK(m.plan.KEK)
+	if err != nil {
+		return nil, err
+	}
+	root, err := m.disk.Root()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	s, _, err := seal.Unlock(m.disk, root, seal.Request{KEK: kek})
+	return s, err
 }
 
 func (m *measured) obey(in *json.Decoder) error {

@@ -13,6 +13,7 @@ import (
 
 	"signdrop/appliance/testbed"
 	"signdrop/keyfs"
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 )
 
@@ -25,7 +26,8 @@ type volume struct {
 	disk    *durable.Disk
 	root    durable.Dir
 	partner *testbed.Partner
-	dropped int // requests so far, which numbers them
+	sealer  *seal.Sealer // nil for keys in the clear
+	dropped int          // requests so far, which numbers them
 }
 
 // newVolume makes a data volume. The caller closes it; clean removes it.
@@ -62,7 +64,7 @@ func (v *volume) makeWallets(c keyfs.Curve, n int) ([]string, error) {
 		return nil, err
 	}
 	defer db.Close()
-	store, err := keyfs.Open(db, keyfs.Options{})
+	store, err := keyfs.Open(db, keyfs.Options{Sealer: v.sealer})
 	if err != nil {
 		return nil, err
 	}

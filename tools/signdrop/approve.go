@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
@@ -33,7 +34,11 @@ signed. With --consent it is a company's signer who agrees to a change of the
 company.
 
 KEY is as for submit. The signature lies in the inbox as FILE.LABEL.sig; the label
-follows from the key.`,
+follows from the key.
+
+With --wait it waits for the answer and prints it, and tells meanwhile who is
+missing or, of a backup, how far it is. When the time is over (--timeout) it ends
+with code 4 and changes nothing: the command goes on waiting.`,
 		Example: `  signdrop approve --spool /data/spool/admin --key ~/.ssh/ann beta.json
   signdrop approve --spool . --key acme.pub --consent update.json`,
 		Args: cobra.ExactArgs(1),
@@ -43,6 +48,8 @@ follows from the key.`,
 	f.StringVar(&a.dir, "spool", "", "the administrators' `directory`, with inbox, outbox and rejected")
 	f.StringVar(&a.key, "key", "", "private key `file`, or .pub file for a key in the ssh-agent")
 	f.BoolVar(&a.consent, "consent", false, "agree as a signer of the company that the command changes")
+	f.BoolVar(&a.wait, "wait", false, "wait for the answer")
+	f.DurationVar(&a.timeout, "timeout", 0, "with --wait: how long (`duration`) to wait; 0 for ever")
 	markDir(cmd, "spool")
 	markFile(cmd, "key")
 	return cmd
@@ -51,6 +58,8 @@ follows from the key.`,
 type approve struct {
 	dir, key string
 	consent  bool
+	wait     bool
+	timeout  time.Duration
 }
 
 func (a *approve) run(cmd *cobra.Command, file string) error {
@@ -95,6 +104,10 @@ func (a *approve) run(cmd *cobra.Command, file string) error {
 	if err != nil {
 		return err
 	}
+	old, err := a.reasons(name)
+	if err != nil {
+		return err
+	}
 	// The signature first, as submit does.
 	path := request + "." + label(signer.key.PublicKey()) + spool.SigSuffix
 	err = durable.WriteFileNew(path, sig, inboxMode)
@@ -112,8 +125,11 @@ func (a *approve) run(cmd *cobra.Command, file string) error {
 		verb = "approved"
 	}
 	fmt.Fprintf(out, "%s\t%s\t%s\n", verb, name, filepath.Base(path))
-	a.tell(cmd, name)
-	return nil
+	if !a.wait {
+		a.tell(cmd, name)
+		return nil
+	}
+	return a.await(cmd, name, data, old)
 }
 
 // tell says who was missing when the appliance looked last.

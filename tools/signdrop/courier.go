@@ -169,7 +169,7 @@ func (c *carry) tell(e courier.Event) {
 }
 
 func (c *carry) progress(done, total int) {
-	if c.bar == nil || c.bar.total != int64(total) {
+	if c.bar == nil || c.bar.Total != int64(total) {
 		c.bar.clear()
 		c.bar = newProgress(c.errs, "calls", int64(total))
 	}

@@ -18,6 +18,7 @@ import (
 	"signdrop/appliance/setup"
 	"signdrop/keyfs"
 	"signdrop/keyfs/datakey"
+	"signdrop/keyfs/seal"
 	"signdrop/spool/durable"
 	"signdrop/tools/signdrop/walletkms"
 )
@@ -29,6 +30,7 @@ const maxDump = 1 << 30
 func newImportWalletKMS() *cobra.Command {
 	var (
 		data   string
+		sealed string
 		dryRun bool
 	)
 	cmd := &cobra.Command{
@@ -71,7 +73,7 @@ not enough. Whoever has a copy can go on signing.`,
 			if err != nil {
 				return fmt.Errorf("reading the dump %s: %w", args[0], err)
 			}
-			m := &mover{data: data, dry: dryRun, dump: dump, progress: newProgress(cmd.ErrOrStderr(), "wallets", int64(len(dump.Wallets)))}
+			m := &mover{data: data, seal: sealed, dry: dryRun, dump: dump, progress: newProgress(cmd.ErrOrStderr(), "wallets", int64(len(dump.Wallets)))}
 			err = m.run(cmd.Context())
 			m.progress.clear()
 			if err != nil && len(m.rows) == 0 {
@@ -87,6 +89,7 @@ not enough. Whoever has a copy can go on signing.`,
 	f := cmd.Flags()
 	f.StringVar(&data, "data", "/data", "the data volume's `directory`")
 	f.BoolVar(&dryRun, "dry-run", false, "only tell what would come over, and what cannot")
+	f.StringVar(&sealed, "seal", "", "the key-encryption key of a volume whose keys are sealed, as for signdropd (`SPEC`)")
 	markDir(cmd, "data")
 	return cmd
 }
@@ -140,6 +143,7 @@ type moved struct {
 // leaves it whole or not there. Names follow from the old ids, so that the next run
 // finds what this one made and goes on.
 type mover struct {
+	seal     string // where the key-encryption key is; "" for none
 	data     string
 	dry      bool
 	dump     *walletkms.Dump
@@ -255,6 +259,10 @@ func (m *mover) lock() (unlock func(), err error) {
 // openKeys opens the key stores. They make files that belong to whoever runs this,
 // and take no others, so root becomes the appliance's user here, for good.
 func (m *mover) openKeys(context.Context) (err error) {
+	sealer, err := m.openSeal()
+	if err != nil {
+		return err
+	}
 	if os.Geteuid() == 0 && m.owner != 0 {
 		info, err := os.Stat(filepath.Join(m.data, "db"))
 		if err != nil {
@@ -271,11 +279,25 @@ func (m *mover) openKeys(context.Context) (err error) {
 			return fmt.Errorf("going on as uid %d, who owns db/: %w", m.owner, err)
 		}
 	}
-	if m.keys, err = keyfs.Open(m.db, keyfs.Options{}); err != nil {
+	if m.keys, err = keyfs.Open(m.db, keyfs.Options{Sealer: sealer}); err != nil {
 		return err
 	}
-	m.dkeys = datakey.Open(m.db)
+	m.dkeys = datakey.Open(m.db, sealer)
 	return nil
+}
+
+// openSeal returns what seals keys, nil where they lie in the clear. The key-encryption
+// key is read while we are root, who may be the only one who can.
+func (m *mover) openSeal() (*seal.Sealer, error) {
+	if m.seal == "" {
+		return nil, nil // keyfs.Open says if it should have been given
+	}
+	kek, err := seal.ReadKEK(m.seal, m.data)
+	if err != nil {
+		return nil, err
+	}
+	defer kek.Close()
+	return seal.Open(m.root, kek)
 }
 
 func (m *mover) row(e walletkms.Entry, kind, old, new string, s state, note string) {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signdrop/appliance/setup"
+	"signdrop/keyfs/seal"
 )
 
 // maxKeyFile bounds a public key file, in bytes.
@@ -22,7 +23,9 @@ const maxKeyFile = 16 << 10
 func newInit() *cobra.Command {
 	var (
 		data, company, group, runAs string
+		sealed                      string
 		admins, signers             []string
+		recipients                  []string
 		threshold                   int
 	)
 	cmd := &cobra.Command{
@@ -37,6 +40,9 @@ themselves change who they are, by a command. The recipient that is printed is
 what requests with secrets (wallet.import, datakey.create, decrypt) are
 encrypted to.
 
+Backups are encrypted to the recipients that the first --backup-recipient names
+("signdrop custodians" makes one whose key nobody has alone). They stay.
+
 Keys are public keys: OpenSSH lines (the .pub file) or PEM. A key is named by
 its comment, or else by its file; the journal names who asked by that.
 
@@ -49,7 +55,7 @@ Everything is on disk for good when the table is printed.`,
   signdrop init --data /data --company acme --signer acme.pub --group sftp-acme`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			plan := setup.Plan{Company: company, Threshold: threshold}
+			plan := setup.Plan{Company: company, Threshold: threshold, BackupRecipients: recipients}
 			if cmd.Flags().Changed("threshold") && threshold < 1 {
 				return usagef("--threshold %d makes no sense: use 1 or more", threshold)
 			}
@@ -70,6 +76,14 @@ Everything is on disk for good when the table is printed.`,
 					return err
 				}
 			}
+			if sealed != "" {
+				kek, err := newVolumeKEK(cmd, sealed, data)
+				if err != nil {
+					return err
+				}
+				defer kek.Close()
+				plan.KEK = kek
+			}
 			report, err := setup.MakeDisk(data, plan)
 			if err != nil {
 				return fmt.Errorf("setting up %s: %w", data, err)
@@ -81,14 +95,40 @@ Everything is on disk for good when the table is printed.`,
 	f.StringVar(&data, "data", "/data", "the data volume's `directory`; made if it does not exist")
 	f.StringArrayVar(&admins, "admin", nil, "public key `file` of an administrator; may be repeated")
 	f.IntVar(&threshold, "threshold", 0, "how many (`K`) administrators a command takes (default 1)")
+	f.StringArrayVar(&recipients, "backup-recipient", nil, "age `recipient` (age1…) that backups are encrypted to; may be repeated")
 	f.StringVar(&company, "company", "", "`name` of the company to serve: a-z, 0-9 and -")
 	f.StringArrayVar(&signers, "signer", nil, "public key `file` of a signer of the company; may be repeated")
 	f.StringVar(&group, "group", "", "`group`, by name or id, that may write into the company's spool")
 	f.StringVar(&runAs, "user", "", "`user`, by name or id, that signdropd runs as (default: who owns the volume)")
+	f.StringVar(&sealed, "seal", "", "keep the keys of a new volume sealed under the key-encryption key at `SPEC`: file:PATH, fd:N, credential:NAME or pkcs11:URI")
 	markDir(cmd, "data")
 	markFile(cmd, "admin", "pub", "pem")
 	markFile(cmd, "signer", "pub", "pem")
 	return cmd
+}
+
+// newVolumeKEK reads the key-encryption key for a volume that is new, or that is sealed
+// under it already.
+func newVolumeKEK(cmd *cobra.Command, spec, data string) (seal.KEK, error) {
+	kek, err := seal.ReadKEK(spec, data)
+	if err != nil {
+		return nil, err
+	}
+	if kek.SameDisk {
+		fmt.Fprintln(cmd.ErrOrStderr(), "signdrop: note: the key-encryption key lies on the same file system as the data volume: whoever has that disk has both")
+	}
+	if _, err := os.Stat(filepath.Join(data, "db", "appliance")); errors.Is(err, fs.ErrNotExist) {
+		return kek, nil
+	}
+	_, err = os.Stat(filepath.Join(data, "db", "appliance", seal.RingFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = hinted(errors.New("--seal is for a new volume, and the keys of this one lie in the clear"), "seal them with signdropd seal")
+	}
+	if err != nil {
+		kek.Close()
+		return nil, err
+	}
+	return kek, nil
 }
 
 // readSigners reads public key files. A key that has no comment is named by its

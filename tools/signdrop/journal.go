@@ -85,7 +85,7 @@ copied before the .jsonl files.`,
 				bar := newProgress(cmd.ErrOrStderr(), "bytes", 0)
 				report, err := journal.Verify(dir, func(done, total int64) {
 					if bar != nil {
-						bar.total = total
+						bar.Total = total
 					}
 					bar.set(done, "")
 				})

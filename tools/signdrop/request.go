@@ -31,7 +31,8 @@ together to a batch:
   for n in 1 2 3; do signdrop request …; done > run.jsonl`,
 		Example: `  signdrop request wallet-create --curve P-384 -o wallet.json
   signdrop request operations transfer`,
-	}, newRequestSign(), newRequestData(), newRequestCreate(), newRequestBind(), newRequestAddress(), newOperations())
+	}, newRequestSign(), newRequestData(), newRequestCreate(), newRequestBind(), newRequestAddress(), newOperations(),
+		newRequestBackup(), newRequestRestoreAccept())
 }
 
 // form is a request that is being written: its members in order.

@@ -55,7 +55,7 @@ makes that pleasant for partners, operators and auditors.`,
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		newInit(), newApprove(), newStatus(), newJournal(), newImportWalletKMS(), newContract(), newAttest(),
+		newInit(), newApprove(), newCustodians(), newStatus(), newJournal(), newImportWalletKMS(), newContract(), newAttest(),
 	} {
 		c.GroupID = groupOperator
 		root.AddCommand(c)

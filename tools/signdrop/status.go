@@ -17,6 +17,7 @@ import (
 
 	"signdrop/appliance/door/notice"
 	"signdrop/appliance/setup"
+	"signdrop/keyfs/seal"
 	"signdrop/spool"
 	"signdrop/spool/durable"
 )
@@ -74,8 +75,21 @@ type status struct {
 	Inodes    uint64          `json:"free_inodes"`
 	Companies []companyStatus `json:"companies"`
 
+	// Sealed tells of a volume whose keys are sealed, none where they lie in the clear.
+	Sealed *sealStatus `json:"sealed,omitempty"`
+
 	Admin *adminStatus   `json:"admin,omitempty"` // none where the volume has no directory for it
 	Door  *notice.Notice `json:"door,omitempty"`  // none where none is served
+
+	// Restore is the id of a restore that the administrators have not accepted:
+	// companies wait for that.
+	Restore string `json:"restore,omitempty"`
+}
+
+type sealStatus struct {
+	State     string   `json:"state"`
+	VolumeKey string   `json:"volume_key"`
+	KEKs      []string `json:"keks"` // that open it: one, or two while it is being changed
 }
 
 type adminStatus struct {
@@ -111,6 +125,23 @@ func readStatus(data string) (*status, error) {
 	s := &status{Data: data}
 	if s.Appliance, err = setup.ReadAppliance(root); err != nil {
 		return nil, err
+	}
+	if err := setup.CheckWhole(root); err != nil {
+		return nil, err
+	}
+	r, accepted, err := setup.ReadRestored(root)
+	if err != nil {
+		return nil, err
+	}
+	if r != nil && !accepted {
+		s.Restore = r.Restore
+	}
+	sealed, err := seal.Look(root)
+	if err != nil {
+		return nil, err
+	}
+	if sealed != nil {
+		s.Sealed = &sealStatus{string(sealed.State), sealed.VolumeKey, sealed.KEKs}
 	}
 	space, err := vol.Space()
 	if err != nil {
@@ -307,6 +338,13 @@ func (s *status) print(out io.Writer) error {
 		running = "running"
 	}
 	t.row("signdropd", running)
+	if s.Sealed != nil {
+		note := ""
+		if s.Sealed.State != string(seal.StateSealed) {
+			note = ", not finished: start signdropd, or run signdropd seal"
+		}
+		t.row("keys", "sealed under "+strings.Join(s.Sealed.KEKs, " and ")+note)
+	}
 	journal := "none yet: the first start begins it"
 	if s.Journal != nil {
 		journal = "last written " + s.Journal.Format(timeForm)
@@ -337,6 +375,9 @@ func (s *status) print(out io.Writer) error {
 		if _, err := fmt.Fprintln(out, "\nno company yet: signdrop init --company NAME --signer KEY.pub"); err != nil {
 			return err
 		}
+	}
+	if s.Restore != "" {
+		fmt.Fprintf(out, "\nrestored: companies wait until the administrators accept %s (restore.accept)\n", s.Restore)
 	}
 	if s.Admin != nil && s.Admin.Approvals > 0 {
 		_, err := fmt.Fprintf(out, "\napprovals: %s of admin waiting for more signatures; see its outbox\n",

@@ -15,13 +15,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/term"
+	bar "signdrop/tools/progress"
 )
 
 func complain(w io.Writer, text, hint string) {
@@ -42,10 +40,7 @@ func printable(s string) string {
 }
 
 // isTerminal reports whether w is one.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
+func isTerminal(w any) bool { return bar.IsTerminal(w) }
 
 // table writes rows in columns that are as wide as they need to be.
 type table struct {
@@ -139,68 +134,14 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// progress is a bar on a terminal. A nil *progress is none, and may be used.
-type progress struct {
-	w     *os.File
-	what  string // what is counted: "files"
-	total int64  // 0: not known, and no bar but a count
-	shown bool
-	last  time.Time
-}
+// progress is the bar that both programs show. A nil one is none.
+type progress bar.Bar
 
 // newProgress returns nil unless w is a terminal.
 func newProgress(w io.Writer, what string, total int64) *progress {
-	if !isTerminal(w) {
-		return nil
-	}
-	return &progress{w: w.(*os.File), what: what, total: total}
+	return (*progress)(bar.New(w, what, total))
 }
 
-// redraw is how often the bar changes at most: oftener nobody can read, and a
-// slow terminal would hold up the work.
-const redraw = 100 * time.Millisecond
-
-// begin begins to count something else, up to the same number.
-func (p *progress) begin(what string) {
-	if p != nil {
-		p.what, p.last = what, time.Time{}
-	}
-}
-
-// set shows that n are done, and a note such as "2 refused".
-func (p *progress) set(n int64, note string) {
-	if p == nil || n < p.total && time.Since(p.last) < redraw {
-		return
-	}
-	p.last = time.Now()
-	count := fmt.Sprintf("%d %s", n, p.what)
-	if p.total > 0 {
-		count = fmt.Sprintf("%d/%d %s", n, p.total, p.what)
-	}
-	if note != "" {
-		count += ", " + note
-	}
-	bar := ""
-	if p.total > 0 {
-		const most = 40
-		width, _, err := term.GetSize(int(p.w.Fd()))
-		if err != nil || width == 0 {
-			width = pageWidth
-		}
-		if room := min(most, width-len(count)-5); room > 0 {
-			full := int(int64(room) * min(n, p.total) / p.total)
-			bar = "[" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "] "
-		}
-	}
-	p.shown = true
-	fmt.Fprintf(p.w, "\r%s%s\x1b[K", bar, count)
-}
-
-// clear takes the bar away, so that something else can be printed.
-func (p *progress) clear() {
-	if p == nil || !p.shown {
-		return
-	}
-	p.shown, p.last = false, time.Time{}
-	fmt.Fprint(p.w, "\r\x1b[K")
-}
+func (p *progress) begin(what string)        { (*bar.Bar)(p).Begin(what) }
+func (p *progress) set(n int64, note string) { (*bar.Bar)(p).Set(n, note) }
+func (p *progress) clear()                   { (*bar.Bar)(p).Clear() }

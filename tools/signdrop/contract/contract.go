@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"signdrop/appliance/setup"
 )
 
 // maxFile bounds each file that settings name, in bytes.
@@ -29,7 +31,7 @@ const (
 type inputs struct {
 	certificate                         *rsa.PublicKey
 	signingKey                          *rsa.PrivateKey
-	publicKey, admins                   string
+	publicKey, admins, recipients       string
 	workloadSeed, envSeed               string
 	syslogServer, syslogCert, syslogKey string
 	apiKey, password                    string
@@ -85,6 +87,13 @@ func Make(file string, now time.Time) (*Made, error) {
 	if data := r.read("administrators", s.Administrators); r.err == nil {
 		if in.admins, err = administrators(data, s.Threshold); err != nil {
 			return nil, fmt.Errorf("administrators %s: %w", s.Administrators, err)
+		}
+	}
+	if s.BackupRecipients != "" {
+		if data := r.read("backup_recipients", s.BackupRecipients); r.err == nil {
+			if in.recipients, err = setup.CheckRecipients(data); err != nil {
+				return nil, fmt.Errorf("backup_recipients %s: %w", s.BackupRecipients, err)
+			}
 		}
 	}
 	if l := s.Logging.Syslog; l != nil {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"filippo.io/age"
 )
 
 func must(t testing.TB, err error) {
@@ -460,4 +462,30 @@ func FuzzRecord(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestBackupRecipients: where they are given both sections have them.
+func TestBackupRecipients(t *testing.T) {
+	dir := desk(t)
+	id, err := age.GenerateX25519Identity()
+	must(t, err)
+	put(t, dir, "settings.yaml", settingsText+"backup_recipients: recipients.txt\n")
+	put(t, dir, "recipients.txt", "# the custodians'\n\n"+id.Recipient().String()+"\n")
+	m, err := Make(filepath.Join(dir, "settings.yaml"), time.Now())
+	must(t, err)
+	var w Workload
+	must(t, load(open(t, dir, Formats[0], m.Workload), &w))
+	var e Env
+	must(t, load(open(t, dir, Formats[0], m.Env), &e))
+	must(t, check(&w, &e))
+	vars := w.Play.Resources[0].Spec.Containers[0].Env
+	if len(vars) != 3 || vars[2].Name != "SIGNDROP_BACKUP_RECIPIENTS" || e.Env["SIGNDROP_BACKUP_RECIPIENTS"] != id.Recipient().String()+"\n" {
+		t.Errorf("the pod takes %v, and env has %v", vars, e.Env)
+	}
+	for _, bad := range []string{"", "# none\n", id.String() + "\n"} {
+		put(t, dir, "recipients.txt", bad)
+		if _, err := Make(filepath.Join(dir, "settings.yaml"), time.Now()); err == nil || strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("recipients %q: %v", bad, err)
+		}
+	}
 }

@@ -142,6 +142,7 @@ const (
 
 	adminsVariable    = "SIGNDROP_ADMINS"
 	thresholdVariable = "SIGNDROP_ADMIN_THRESHOLD"
+	backupVariable    = "SIGNDROP_BACKUP_RECIPIENTS" // in both sections only where it is set
 )
 
 // variables are the ones that whoever runs the program decides. They are taken from
@@ -167,6 +168,9 @@ func workload(s *Settings, in *inputs) *Workload {
 	for _, v := range variables {
 		c.Env = append(c.Env, Variable{v, ValueSource{KeyRef{configMap, v}}})
 	}
+	if in.recipients != "" {
+		c.Env = append(c.Env, Variable{backupVariable, ValueSource{KeyRef{configMap, backupVariable}}})
+	}
 	w := &Workload{
 		Type: "workload",
 		Play: Play{[]Pod{{"v1", "Pod", Meta{"signdrop"}, PodSpec{
@@ -189,6 +193,9 @@ func env(s *Settings, in *inputs) *Env {
 		Volumes:    map[string]EnvVolume{dataName: {in.envSeed}},
 		Env:        map[string]string{adminsVariable: in.admins, thresholdVariable: strconv.Itoa(s.Threshold)},
 		SigningKey: in.publicKey,
+	}
+	if in.recipients != "" {
+		e.Env[backupVariable] = in.recipients
 	}
 	if l := s.Logging.Syslog; l != nil {
 		e.Logging.Syslog = &EnvSyslog{l.Hostname, l.Port, in.syslogServer, in.syslogCert, in.syslogKey}
@@ -218,7 +225,7 @@ func check(w *Workload, e *Env) error {
 		return errors.New("workload: the image must be named by its digest")
 	}
 	for k := range e.Env {
-		if !slices.Contains(variables, k) {
+		if !slices.Contains(variables, k) && k != backupVariable {
 			return fmt.Errorf("env: %s is not for the deployer to set", k)
 		}
 	}

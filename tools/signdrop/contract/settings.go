@@ -18,17 +18,19 @@ import (
 // Settings is the settings file. Names of files are relative to its directory;
 // secrets are never in it, only in files that it names.
 type Settings struct {
-	Version        int      `yaml:"version"`            // 1
-	Format         string   `yaml:"format"`             // a prefix of tokens, see Formats
-	Image          string   `yaml:"image"`              // NAME@sha256:DIGEST
-	Hostname       string   `yaml:"hostname"`           // of the machine
-	Certificate    string   `yaml:"certificate"`        // file: IBM's certificate for encryption, PEM
-	SigningKey     string   `yaml:"signing_key"`        // file: the deployer's RSA key, PEM
-	Administrators string   `yaml:"administrators"`     // file: OpenSSH public keys, one a line
-	Threshold      int      `yaml:"threshold"`          // how many of them a command takes
-	Volume         Volume   `yaml:"volume"`             //
-	Logging        Logging  `yaml:"logging"`            //
-	Registry       Registry `yaml:"registry,omitempty"` // for an image that not everybody may pull
+	Version        int    `yaml:"version"`        // 1
+	Format         string `yaml:"format"`         // a prefix of tokens, see Formats
+	Image          string `yaml:"image"`          // NAME@sha256:DIGEST
+	Hostname       string `yaml:"hostname"`       // of the machine
+	Certificate    string `yaml:"certificate"`    // file: IBM's certificate for encryption, PEM
+	SigningKey     string `yaml:"signing_key"`    // file: the deployer's RSA key, PEM
+	Administrators string `yaml:"administrators"` // file: OpenSSH public keys, one a line
+	Threshold      int    `yaml:"threshold"`      // how many of them a command takes
+	// BackupRecipients is a file: age recipients, one a line; "" for no backups.
+	BackupRecipients string   `yaml:"backup_recipients,omitempty"`
+	Volume           Volume   `yaml:"volume"`             //
+	Logging          Logging  `yaml:"logging"`            //
+	Registry         Registry `yaml:"registry,omitempty"` // for an image that not everybody may pull
 }
 
 // Volume is the data volume, which the machine encrypts by both seeds.
