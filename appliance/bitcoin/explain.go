@@ -122,11 +122,11 @@ func (t *Tx) fields(d *Description) (list []ledger.Field) {
 		if to == "" {
 			to = o.Type + " " + o.Script
 		}
-		kind := "pays"
+		kind, word := "pays", ""
 		if o.Change {
-			kind = "change (says the appliance)"
+			kind, word = "change", " (says the appliance)"
 		}
-		add(kind, "output %d: %s BTC to %s", i, coins(o.Amount), to)
+		add(kind, "output %d: %s BTC to %s%s", i, coins(o.Amount), to, word)
 	}
 	about := ""
 	if d.Estimated {
@@ -213,6 +213,21 @@ func products(a *answer.Answer, r *Report) (psbt, final []byte, err error) {
 		return nil, nil, fmt.Errorf("its transaction is not hexadecimal")
 	}
 	return psbt, final, nil
+}
+
+// AnsweredBy reports whether an answer is about the PSBT's transaction, whatever
+// signatures either has.
+func (p *PSBT) AnsweredBy(a *answer.Answer) bool {
+	var r Report
+	if err := json.Unmarshal(a.Own["bitcoin"], &r); err != nil || r.Description == nil {
+		return false
+	}
+	raw, _, err := products(a, &r)
+	if err != nil {
+		return false
+	}
+	q, err := Parse(raw)
+	return err == nil && q.tx.TxHash() == p.tx.TxHash()
 }
 
 // open is Check for somebody who has no keys and judges nothing: it finds what is

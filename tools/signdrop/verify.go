@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"signdrop/appliance/answer"
+	"signdrop/appliance/ledger"
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/request"
 	"signdrop/spool"
 	"signdrop/tools/signdrop/proof"
@@ -35,10 +37,16 @@ give with --key the one that you have from the wallet's creation. With
 --request the answer must be for that very request, and the text what it asked
 for.
 
+A payment of Bitcoin has its PSBT, and when it is complete the transaction,
+beside the answer or in it. Every input of the transaction is run. Read what is
+printed before you broadcast it: whom it pays, and the fee. Which outputs are
+change is the appliance's word.
+
 openssl comes to the same verdict, see docs/formats.md. The exit code is 3 if
 a signature does not verify, and also if an answer is a refusal.`,
 		Example: `  signdrop verify outbox/pay.result.json
   signdrop verify --key wallet.pem --request pay.json outbox/pay.result.json
+  signdrop verify --request pay.psbt outbox/pay.result.json
   signdrop verify --json run.result.jsonl | jq -r .verdict | sort | uniq -c`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return v.run(cmd, args) },
@@ -49,7 +57,7 @@ a signature does not verify, and also if an answer is a refusal.`,
 	f.BoolVar(&v.json, "json", false, "print one JSON object for each answer, for programs")
 	f.BoolVarP(&v.quiet, "quiet", "q", false, "print problems only")
 	markFile(cmd, "key", "pem")
-	markFile(cmd, "request", "json", "jsonl")
+	markFile(cmd, "request", "json", "jsonl", "psbt")
 	return cmd
 }
 
@@ -115,7 +123,9 @@ func readAsked(file string) (*asked, error) {
 	}
 	sum := sha256.Sum256(data)
 	a := &asked{digest: hex.EncodeToString(sum[:])}
-	if strings.HasSuffix(file, ".jsonl") {
+	if l := ledgers.Document(file); l != nil {
+		a.single, _ = request.ParseDocument(l, data)
+	} else if strings.HasSuffix(file, ".jsonl") {
 		// A batch that cannot be read was refused as a whole; its digest still
 		// tells whether the refusal is for it.
 		a.batch, _ = request.ParseBatch(data)
@@ -156,11 +166,20 @@ func (a *asked) check(f *proof.Finding) {
 	switch {
 	case r == nil || r.Type != request.Sign:
 		f.Problems = append(f.Problems, "the request did not ask for a signature")
+	case !answeredBy(r.Tx, ans):
+		f.Problems = append(f.Problems, "the transaction is not that of the request")
 	case r.Data != nil && r.Data.Text != ans.Payload, r.Tx != nil && r.Tx.Payload() != ans.Payload:
 		f.Problems = append(f.Problems, "the signed text is not what the request asked for")
 	case r.Reference != ans.Reference:
 		f.Problems = append(f.Problems, "the reference is not the request's")
 	}
+}
+
+// answeredBy asks a transaction that has no payload to compare whether an answer is about
+// it.
+func answeredBy(tx ledger.Tx, a *answer.Answer) bool {
+	t, ok := tx.(interface{ AnsweredBy(*answer.Answer) bool })
+	return !ok || t.AnsweredBy(a)
 }
 
 // maxAnswer bounds one line of an answer: a request has at most 1 MiB, and an
