@@ -38,6 +38,11 @@ give with --key the one that you have from the wallet's creation. With
 --request the answer must be for that very request, and the text what it asked
 for.
 
+A payment of Bitcoin has its PSBT, and when it is complete the transaction,
+beside the answer or in it. Every input of the transaction is run. Read what is
+printed before you broadcast it: whom it pays, and the fee. Which outputs are
+change is the appliance's word.
+
 A file that lies beside an answer, NAME-signed.psbt or NAME-final.txn, stands
 for the answer NAME.result.json, which says what it must be.
 
@@ -45,6 +50,7 @@ openssl comes to the same verdict, see docs/formats.md. The exit code is 3 if
 a signature does not verify, and also if an answer is a refusal.`,
 		Example: `  signdrop verify outbox/pay.result.json
   signdrop verify --key wallet.pem --request pay.json outbox/pay.result.json
+  signdrop verify --request pay.psbt outbox/pay.result.json
   signdrop verify --request pay.psbt pay-final.txn
   signdrop verify --json run.result.jsonl | jq -r .verdict | sort | uniq -c`,
 		Args: cobra.MinimumNArgs(1),
