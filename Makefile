@@ -1,5 +1,6 @@
 # make build   bin/signdropd and bin/signdrop, static
 # make demo    one whole round on this machine
+# make demo-offline   a round without a network: Electrum, ethers and a stick
 # make image   build/: OCI archives for s390x and amd64, with their SBOMs
 # make test    everything that needs no machine of its own
 # make guest-test  power cuts of an emulated s390x machine, and a restore in it (GUEST='-cuts N -seed N')
@@ -11,7 +12,7 @@ FUZZTIME  ?= 20s
 GUEST     ?=
 export CGO_ENABLED := 0
 
-.PHONY: all build image demo test check tidy unit race pkcs11 s390x guest-test fuzz bench vulncheck clean
+.PHONY: all build image demo demo-offline test check tidy unit race pkcs11 s390x guest-test fuzz bench vulncheck clean
 
 all: build
 
@@ -24,6 +25,9 @@ image:
 
 demo: build
 	tools/demo.sh
+
+demo-offline: build
+	tools/demo-offline.sh
 
 test: check unit race pkcs11 s390x
 
@@ -72,4 +76,4 @@ vulncheck:
 	$(GO) tool govulncheck ./...
 
 clean:
-	rm -rf bin build demo bench
+	rm -rf bin build demo demo-offline bench

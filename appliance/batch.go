@@ -77,14 +77,22 @@ func (a *Appliance) answerBatch(c *company, t *task, asker *auth.Asker) error {
 const (
 	maxSlow    = 16   // data keys, decryptions and lists
 	maxEffects = 1000 // imports and commands
+
+	// Of transactions that say themselves which keys sign. Reading them takes memory and
+	// time for each field, many times what a line of another ledger takes.
+	maxPayments     = 16 << 20 // bytes of the lines
+	maxPaymentSigns = request.MaxLines
 )
 
 // tooMuch refuses a batch that asks for too much of that.
 func (t *task) tooMuch(os []*outcome, asker *auth.Asker) bool {
-	slow, effects := 0, 0
+	slow, effects, signs := 0, 0, 0
 	for _, o := range os {
 		if o.req == nil {
 			continue
+		}
+		if o.plan != nil && o.req.Tx != nil {
+			signs += len(o.plan.Signings())
 		}
 		switch o.req.Type {
 		case request.DataKeyCreate, request.Decrypt, request.WalletList, request.WalletAddress, request.CompanyList:
@@ -94,7 +102,13 @@ func (t *task) tooMuch(os []*outcome, asker *auth.Asker) bool {
 			effects++
 		}
 	}
-	if slow <= maxSlow && effects <= maxEffects {
+	what := ""
+	switch {
+	case t.payments.Load() > maxPayments || signs > maxPaymentSigns:
+		what = fmt.Sprintf("put at most %d MiB of Bitcoin transactions into a batch, and let a batch's transactions take at most %d signatures", maxPayments>>20, maxPaymentSigns)
+	case slow > maxSlow || effects > maxEffects:
+		what = fmt.Sprintf("put at most %d lists, decryptions and new data keys into a batch, and %d imports and commands", maxSlow, maxEffects)
+	default:
 		return false
 	}
 	for _, o := range os {
@@ -102,9 +116,7 @@ func (t *task) tooMuch(os []*outcome, asker *auth.Asker) bool {
 			o.approval.Release()
 		}
 	}
-	t.refuse(asker, "", reason.New(reason.BatchTooLong,
-		fmt.Sprintf("put at most %d lists, decryptions and new data keys into a batch, and %d imports and commands", maxSlow, maxEffects),
-		"the batch asks for too much at once"))
+	t.refuse(asker, "", reason.New(reason.BatchTooLong, what, "the batch asks for too much at once"))
 	return true
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"filippo.io/age"
@@ -44,6 +45,8 @@ type task struct {
 	text   []byte // the request, opened if it came encrypted
 	sealed bool   // it came encrypted
 	wipe   bool   // the request must not remain
+
+	payments atomic.Int64 // bytes of a batch's lines that are payments, see tooMuch
 
 	// Of commands.
 	waiting  *approved       // not enough have signed it yet
@@ -519,6 +522,10 @@ func (a *Appliance) judgeRequest(c *company, t *task, o *outcome, data []byte) e
 		}
 	}
 	if p, ok := req.Tx.(*bitcoin.PSBT); ok {
+		if t.payments.Add(int64(len(data))) > maxPayments {
+			req.Tx = nil // tooMuch refuses the batch
+			return reason.New(reason.BatchTooLong, "split the batch", "the batch has too many transactions")
+		}
 		return a.judgePayment(c, o, p)
 	}
 	switch req.Type {

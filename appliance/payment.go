@@ -24,14 +24,18 @@ func (a *Appliance) judgePayment(c *company, o *outcome, p *bitcoin.PSBT) error 
 	if !ok {
 		return errors.New("internal error: there are no rules for Bitcoin")
 	}
-	keys := &purse{keys: a.keys, company: c.name, wallets: map[string]*keyfs.Wallet{}, parents: map[string]*hd.Public{}}
+	keys := &purse{keys: a.keys, company: c.name, singles: map[string]*keyfs.Wallet{}, trees: map[string]*keyfs.Wallet{}, parents: map[string]*hd.Public{}}
 	r := *rules
 	if r.Network == "" {
-		r.Network = keys.network(p)
+		r.Network = keys.networkOf(p)
 	}
+	keys.network = r.Network
 	tx, err := p.Check(r, keys)
 	if keys.err != nil {
 		return keys.err // what Check made of it is of no worth
+	}
+	if err != nil && keys.foreign {
+		return reason.New(reason.NetworkMismatch, "make it for "+r.Network+", with wallets of that network alone", "a key is that of a wallet for another network")
 	}
 	if err != nil {
 		return err
@@ -39,7 +43,7 @@ func (a *Appliance) judgePayment(c *company, o *outcome, p *bitcoin.PSBT) error 
 	var ws []*keyfs.Wallet
 	var which []int
 	for _, want := range tx.Wants() {
-		w := keys.wallets[string(want.Key.Public)]
+		w := keys.of(want.Key)
 		i := slices.IndexFunc(ws, func(have *keyfs.Wallet) bool { return have.ID() == w.ID() })
 		if i < 0 {
 			i, ws = len(ws), append(ws, w)
@@ -60,19 +64,41 @@ func (a *Appliance) judgePayment(c *company, o *outcome, p *bitcoin.PSBT) error 
 type purse struct {
 	keys    *keyfs.Store
 	company string
+	network string
 	err     error // the disk's: everything was answered with no since
+	foreign bool  // a key was answered with no because its wallet is for another network
 
-	wallets map[string]*keyfs.Wallet // by the keys that were found to be theirs
-	parents map[string]*hd.Public    // by wallet and path, all but the last step
+	// The wallets by the keys that were found to be theirs: those that are named without
+	// an origin, and those of trees, by origin and key. The same key can be both.
+	singles map[string]*keyfs.Wallet
+	trees   map[string]*keyfs.Wallet
+
+	parents map[string]*hd.Public // by wallet and path, all but the last step
 	known   map[[4]byte][]*keyfs.Wallet
 }
 
 // networks are the names that Bitcoin's package has for those of wallets.
 var networks = map[hd.Network]string{hd.Main: "mainnet", hd.Test: "testnet", hd.Regtest: "regtest"}
 
-// network is that of the first HD wallet that the PSBT names, or the main network. A
-// wallet of another beside it is refused by its path.
-func (k *purse) network(p *bitcoin.PSBT) string {
+// of returns the wallet of a key that is to sign.
+func (k *purse) of(key bitcoin.Key) *keyfs.Wallet {
+	if len(key.Path) == 0 {
+		return k.singles[string(key.Public)]
+	}
+	return k.trees[originOf(key)]
+}
+
+func originOf(key bitcoin.Key) string { return key.Origin() + " " + string(key.Public) }
+
+// fits reports whether a wallet's keys may sign on the network.
+func (k *purse) fits(w *keyfs.Wallet) bool {
+	own := networks[w.Network()]
+	return own == k.network || own == "testnet" && k.network == "signet"
+}
+
+// networkOf is that of the first HD wallet that the PSBT names, or the main network. A
+// wallet of another beside it is refused.
+func (k *purse) networkOf(p *bitcoin.PSBT) string {
 	for _, f := range p.Fingerprints() {
 		if ws := k.masters(f); len(ws) > 0 {
 			return networks[ws[0].Network()]
@@ -120,7 +146,11 @@ func (k *purse) Owns(key bitcoin.Key) bool {
 			continue // no key is there
 		}
 		if same(pub.Key().SerializeCompressed(), key.Public) {
-			k.wallets[string(key.Public)] = w
+			if !k.fits(w) {
+				k.foreign = true
+				continue
+			}
+			k.trees[originOf(key)] = w
 			return true
 		}
 	}
@@ -163,7 +193,7 @@ func (k *purse) OwnsSingle(public []byte) bool {
 	if len(ws) == 0 {
 		return false
 	}
-	k.wallets[string(public)] = ws[0]
+	k.singles[string(public)] = ws[0]
 	return true
 }
 

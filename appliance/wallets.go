@@ -187,12 +187,13 @@ func (a *Appliance) listWallets(c *company, o *outcome) error {
 	for _, w := range ws {
 		e := answer.WalletEntry{
 			Wallet: w.ID, Address: w.Address, Curve: string(w.Curve), PublicKey: w.PublicPEM,
-			Addresses: addresses(ledger.Wallet{ID: w.ID, Curve: string(w.Curve), PublicPEM: w.PublicPEM, Address: w.Address}),
-			Network:   string(w.Network), Master: w.Fingerprint,
+			Network: string(w.Network), Master: w.Fingerprint,
 			Status: keyfs.StatusActive, NotAfter: zulu(w.NotAfter),
 		}
 		if w.Network != "" {
-			e.Kind = request.KindHD
+			e.Kind = request.KindHD // its master key signs nothing and has no address
+		} else {
+			e.Addresses = addresses(ledger.Wallet{ID: w.ID, Curve: string(w.Curve), PublicPEM: w.PublicPEM, Address: w.Address})
 		}
 		var last time.Time
 		if e.Signed, last, err = a.journal.Uses(c.name, w.ID); err != nil {

@@ -40,8 +40,10 @@ type bitcoinIndex struct {
 }
 
 // ByFingerprint returns the company's HD wallets with this fingerprint of the master
-// key, in the order of their ids: none if there is none. Damaged wallets are left out.
-// Errors: ErrInvalid, ErrUnknown (the company); any other is the disk's.
+// key, in the order of their ids: none if there is none. Wallets whose wallet.json cannot be
+// read when the index is made are left out.
+// Errors: ErrInvalid, ErrUnknown (the company), *Damaged (one that was found: to leave
+// it out would make its keys somebody else's); any other is the disk's.
 func (s *Store) ByFingerprint(company string, f hd.Fingerprint) ([]*Wallet, error) {
 	return s.byBitcoin(company, func(x *bitcoinIndex) []string { return x.masters[f] })
 }
@@ -113,7 +115,7 @@ func (s *Store) byBitcoin(company string, find func(*bitcoinIndex) []string) ([]
 	var ws []*Wallet
 	for _, id := range ids {
 		w, err := s.Lookup(company, id)
-		if damaged := (*Damaged)(nil); errors.As(err, &damaged) || errors.Is(err, ErrUnknown) {
+		if errors.Is(err, ErrUnknown) {
 			continue
 		}
 		if err != nil {

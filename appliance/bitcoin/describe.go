@@ -95,7 +95,7 @@ func (t *Tx) Describe() *Description {
 		x := Input{Spends: txIn.PreviousOutPoint.String(), Amount: in.spent.Value, Proven: in.proven, Type: in.kind, Ours: in.ours}
 		x.Address, x.Script = t.name(in.spent.PkScript)
 		if in.ours {
-			x.Sighash = sighashNames[in.sighash]
+			x.Sighash = in.sighashName()
 		}
 		d.Inputs = append(d.Inputs, x)
 	}
@@ -105,6 +105,15 @@ func (t *Tx) Describe() *Description {
 		d.Outputs = append(d.Outputs, x)
 	}
 	return d
+}
+
+// sighashName names the type of our signatures at the input. Without a stated one that
+// is ALL, or Taproot's DEFAULT.
+func (in *input) sighashName() string {
+	if !in.sighashSet && in.sighash == sighashDefault && in.kind != kindP2TR {
+		return sighashNames[sighashAll]
+	}
+	return sighashNames[in.sighash]
 }
 
 // name gives a script's address, or the script itself.

@@ -5,7 +5,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/go-json-experiment/json"
@@ -21,8 +24,9 @@ func (keyless) Knows([4]byte) bool { return false }
 func (keyless) Owns(Key) bool      { return false }
 
 // explain checks an answer against its PSBT, and a finished transaction with the
-// script engine. What the PSBT does not prove, such as which outputs are change, is
-// the appliance's word and is said to be.
+// script engine. What the PSBT does not prove is the appliance's word and is said to
+// be: which outputs are change, which inputs the company's, and on which network the
+// addresses are.
 func explain(a *answer.Answer) *ledger.Finding {
 	f := &ledger.Finding{}
 	problem := func(format string, args ...any) { f.Problems = append(f.Problems, fmt.Sprintf(format, args...)) }
@@ -30,6 +34,9 @@ func explain(a *answer.Answer) *ledger.Finding {
 	if err := json.Unmarshal(a.Own["bitcoin"], &r, json.RejectUnknownMembers(true)); err != nil || r.Description == nil {
 		problem("what it says of Bitcoin cannot be read")
 		return f
+	}
+	if a.Operation != "payment" || a.Wallet+a.Address+a.PublicKey+a.Algorithm+a.Payload+a.Signature != "" || len(a.NotCovered)+len(a.AlsoMeans) > 0 || a.Submit != nil {
+		problem("it has members that no answer to a payment has, or is said to be something else")
 	}
 	d := r.Description
 	raw, final, err := products(a, &r)
@@ -42,47 +49,116 @@ func explain(a *answer.Answer) *ledger.Finding {
 		problem("its PSBT cannot be read: %v", err)
 		return f
 	}
-	t, err := p.open(d.Network)
+	t, err := p.open(d)
 	if err != nil {
 		problem("its PSBT cannot be checked: %v", err)
 		return f
 	}
-	checked := t.Describe()
 	f.Signed = len(r.Signed) > 0
-	for _, s := range r.Signed {
-		if !t.holds(s) {
+	if !f.Signed {
+		problem("it has no signature")
+	}
+	for i, s := range r.Signed {
+		if !t.holds(s) || s.Wallet == "" || !t.ins[s.Input].ours || slices.ContainsFunc(r.Signed[:i], func(o Signed) bool { return o.Input == s.Input && o.Key == s.Key }) {
 			f.Signed = false
-			problem("the signature of input %d does not verify", s.Input)
+			problem("the signature of input %d does not verify, or is not in the PSBT as it is said", s.Input)
 		}
 	}
-	for i := range checked.Outputs {
-		// Whose an output is only the appliance can know.
-		if i < len(d.Outputs) {
-			checked.Outputs[i].Change = d.Outputs[i].Change
+	checked := t.Describe()
+	for _, wrong := range t.differences(checked, d) {
+		problem("its %s is not that of the PSBT", wrong)
+	}
+	if checked.Complete {
+		t.explainFinal(final, checked, problem)
+	} else if len(final) > 0 {
+		problem("it has a transaction, and signatures are missing")
+	}
+	f.Fields = t.fields(checked)
+	return f
+}
+
+// differences are the names of the members that do not follow from the PSBT.
+func (t *Tx) differences(checked, said *Description) (names []string) {
+	c, s := *checked, *said
+	// Which of several ways to spend is meant where none is complete, only the owner of
+	// the keys knows: what is missing there, and the size of it, is an estimate.
+	vague := slices.ContainsFunc(t.ins, func(in *input) bool { _, complete := in.best(); return !in.final && !complete && len(in.spends) != 1 })
+	if vague && sameMissing(c.Missing, s.Missing) {
+		c.Missing, c.VSize, c.FeeRate = s.Missing, s.VSize, s.FeeRate
+	}
+	x, y := reflect.ValueOf(c), reflect.ValueOf(s)
+	for i := range x.NumField() {
+		if !reflect.DeepEqual(x.Field(i).Interface(), y.Field(i).Interface()) {
+			name, _, _ := strings.Cut(x.Type().Field(i).Tag.Get("json"), ",")
+			names = append(names, name)
 		}
 	}
-	if checked.Fee != d.Fee || checked.TxID != d.TxID && d.TxID != "" || !sameOutputs(checked.Outputs, d.Outputs) {
-		problem("fee, outputs or txid are not those of the PSBT")
-	}
-	if d.Complete {
-		t.explainFinal(final, problem)
-	}
+	return names
+}
+
+// sameMissing reports whether the same inputs lack signatures.
+func sameMissing(a, b []Missing) bool {
+	return slices.EqualFunc(a, b, func(x, y Missing) bool { return x.Input == y.Input })
+}
+
+// fields say in words what somebody should look at who is about to broadcast it.
+func (t *Tx) fields(d *Description) (list []ledger.Field) {
 	add := func(name, format string, args ...any) {
-		f.Fields = append(f.Fields, ledger.Field{Name: name, Value: fmt.Sprintf(format, args...)})
+		list = append(list, ledger.Field{Name: name, Value: fmt.Sprintf(format, args...)})
 	}
-	add("network", "%s", d.Network)
-	for _, o := range checked.Outputs {
+	add("network", "%s (says the appliance)", d.Network)
+	stated := 0
+	for _, in := range d.Inputs {
+		if !in.Proven {
+			stated++
+		}
+	}
+	add("inputs", "%d, together %s BTC", len(d.Inputs), coins(t.in))
+	if stated > 0 {
+		add("not proven", "the amounts of %d inputs, and so the fee, are as the PSBT says", stated)
+	}
+	for i, o := range d.Outputs {
 		to := o.Address
 		if to == "" {
 			to = o.Type + " " + o.Script
 		}
-		kind := "pays"
+		kind, word := "pays", ""
 		if o.Change {
-			kind = "change (says the appliance)"
+			kind, word = "change", " (says the appliance)"
 		}
-		add(kind, "%s BTC to %s", coins(o.Amount), to)
+		add(kind, "output %d: %s BTC to %s%s", i, coins(o.Amount), to, word)
 	}
-	add("fee", "%s BTC, %s sat/vB", coins(d.Fee), d.FeeRate)
+	about := ""
+	if d.Estimated {
+		about = "about "
+	}
+	of := t.in - t.fee
+	if d.Paid > 0 {
+		of = d.Paid
+	}
+	share := ""
+	if of > 0 {
+		what := "is paid"
+		if d.Paid == 0 {
+			what = "comes back"
+		}
+		share = fmt.Sprintf(", %.2f %% of what %s", 100*float64(t.fee)/float64(of), what)
+	}
+	add("fee", "%s BTC, %s%s sat/vB%s", coins(d.Fee), about, d.FeeRate, share)
+	for i, in := range d.Inputs {
+		if in.Ours && in.Sighash != "ALL" && in.Sighash != "DEFAULT" {
+			add("not covered", "input %d is signed with %s: whoever has the transaction can change what that leaves open", i, in.Sighash)
+		}
+	}
+	switch {
+	case d.LockTime >= 500_000_000:
+		add("not before", "%s", time.Unix(d.LockTime, 0).UTC().Format(time.RFC3339))
+	case d.LockTime > 0:
+		add("not before", "block %d", d.LockTime)
+	}
+	if d.RBF {
+		add("replaceable", "until it is in a block, by one that pays a higher fee (BIP-125)")
+	}
 	if d.TxID != "" {
 		add("txid", "%s", d.TxID)
 	}
@@ -92,25 +168,15 @@ func explain(a *answer.Answer) *ledger.Finding {
 			inputs = append(inputs, fmt.Sprint(m.Input))
 		}
 		add("incomplete", "signatures of others are missing at input %s: nothing to broadcast yet", strings.Join(inputs, ", "))
+	} else {
+		add("complete", "every input was run and is accepted; -final.txn, or the member transaction, is what to broadcast")
 	}
-	return f
+	return list
 }
 
 // coins writes an amount in BTC.
 func coins(satoshi int64) string {
 	return fmt.Sprintf("%d.%08d", satoshi/100_000_000, satoshi%100_000_000)
-}
-
-func sameOutputs(a, b []Output) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // products finds the PSBT and the transaction, in the answer or beside it.
@@ -120,12 +186,23 @@ func products(a *answer.Answer, r *Report) (psbt, final []byte, err error) {
 			return nil, nil, fmt.Errorf("its PSBT is not base64")
 		}
 		final = []byte(r.Transaction)
-	}
-	for ending, data := range a.Beside {
-		if ending == "-final.txn" {
-			final = data
-		} else {
-			psbt = data
+		if len(a.Files) > 0 || len(a.Beside) > 0 {
+			return nil, nil, fmt.Errorf("it has its PSBT twice")
+		}
+	} else {
+		if r.Transaction != "" {
+			return nil, nil, fmt.Errorf("it has a transaction without a PSBT")
+		}
+		psbt, final = a.Beside["-part.psbt"], a.Beside["-final.txn"]
+		want := []string{"-part.psbt"}
+		if r.Complete {
+			psbt, want = a.Beside["-signed.psbt"], []string{"-signed.psbt", "-final.txn"}
+		}
+		if !slices.EqualFunc(a.Files, want, func(e answer.FileEntry, name string) bool { return e.Ending == name }) {
+			return nil, nil, fmt.Errorf("it does not name the files of such an answer: %v", want)
+		}
+		if r.Complete && final == nil {
+			return nil, nil, fmt.Errorf("its transaction is not there: put the files that it names beside it")
 		}
 	}
 	if psbt == nil {
@@ -138,18 +215,43 @@ func products(a *answer.Answer, r *Report) (psbt, final []byte, err error) {
 	return psbt, final, nil
 }
 
-// open is Check for somebody who has no keys and judges nothing: it finds what is
-// spent and whether the signatures verify that are there.
-func (p *PSBT) open(name string) (t *Tx, err error) {
-	defer refusePanic(&err)
-	net, ok := networks[name]
-	if !ok {
-		return nil, fmt.Errorf("there is no network %q", name)
+// AnsweredBy reports whether an answer is about the PSBT's transaction, whatever
+// signatures either has.
+func (p *PSBT) AnsweredBy(a *answer.Answer) bool {
+	var r Report
+	if err := json.Unmarshal(a.Own["bitcoin"], &r); err != nil || r.Description == nil {
+		return false
 	}
-	t = &Tx{psbt: p, rules: Rules{Network: name}, net: net, tx: p.tx.Copy(), global: p.global.clone()}
+	raw, _, err := products(a, &r)
+	if err != nil {
+		return false
+	}
+	q, err := Parse(raw)
+	return err == nil && q.tx.TxHash() == p.tx.TxHash()
+}
+
+// open is Check for somebody who has no keys and judges nothing: it finds what is
+// spent and whether the signatures verify that are there. What only the appliance can
+// know it takes from the answer.
+func (p *PSBT) open(d *Description) (t *Tx, err error) {
+	defer refusePanic(&err)
+	net, ok := networks[d.Network]
+	if !ok {
+		return nil, fmt.Errorf("there is no network %q", d.Network)
+	}
+	t = &Tx{psbt: p, rules: Rules{Network: d.Network}, net: net, tx: p.tx.Copy(), global: p.global.clone()}
 	for _, step := range []func(Keys) error{t.checkInputs, t.checkAmounts, t.checkOrigins, t.checkOutputs, t.checkSighashes, t.checkSignatures} {
 		if err := step(keyless{}); err != nil {
 			return nil, err
+		}
+	}
+	for i, in := range t.ins {
+		in.ours = i < len(d.Inputs) && d.Inputs[i].Ours
+	}
+	for i, o := range t.outs {
+		// Nobody can spend data.
+		if o.change = i < len(d.Outputs) && d.Outputs[i].Change && o.kind != kindData; o.change {
+			t.paid -= t.tx.TxOut[i].Value
 		}
 	}
 	return t, nil
@@ -166,7 +268,12 @@ func (t *Tx) holds(s Signed) bool {
 	in := t.ins[s.Input]
 	for _, way := range in.spends {
 		for _, k := range way.keys {
-			if there := in.fields.at(way.field(k)); bytes.Equal(k, key) && there != nil && bytes.HasPrefix(there, sig) && len(there) <= len(sig)+1 {
+			there := in.fields.at(way.field(k))
+			if !bytes.Equal(k, key) || !bytes.HasPrefix(there, sig) {
+				continue
+			}
+			// Behind it stands the sighash type, which Taproot's DEFAULT lacks.
+			if len(there) == len(sig)+1 && (!way.schnorr || len(sig) == 64) || way.schnorr && len(there) == 64 && len(sig) == 64 {
 				return true
 			}
 		}
@@ -175,7 +282,7 @@ func (t *Tx) holds(s Signed) bool {
 }
 
 // explainFinal runs a finished transaction.
-func (t *Tx) explainFinal(raw []byte, problem func(string, ...any)) {
+func (t *Tx) explainFinal(raw []byte, d *Description, problem func(string, ...any)) {
 	final := wire.NewMsgTx(0)
 	if err := final.Deserialize(bytes.NewReader(raw)); err != nil || final.SerializeSize() != len(raw) {
 		problem("its transaction cannot be read")
@@ -188,6 +295,9 @@ func (t *Tx) explainFinal(raw []byte, problem func(string, ...any)) {
 	if bare.TxHash() != t.tx.TxHash() {
 		problem("its transaction is not that of the PSBT")
 		return
+	}
+	if final.WitnessHash().String() != d.WTxID {
+		problem("its transaction has other signatures than the PSBT")
 	}
 	for i := range t.ins {
 		if err := t.run(final, i); err != nil {

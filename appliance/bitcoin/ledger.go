@@ -105,6 +105,10 @@ func NewPayment(p *PSBT, tx *Tx, wallets []int) *Payment {
 // Signings returns one for each want.
 func (p *Payment) Signings([]ledger.Wallet) ([]ledger.Signing, error) {
 	text, pays := p.tx.identity(), p.tx.pays()
+	hint := "spend another output, or what was signed before"
+	if !p.inline {
+		hint = "spend another output, or what was signed before, or put the PSBT into a JSON request"
+	}
 	ss := make([]ledger.Signing, len(p.tx.wants))
 	for i := range p.tx.wants {
 		w := &p.tx.wants[i]
@@ -114,7 +118,7 @@ func (p *Payment) Signings([]ledger.Wallet) ([]ledger.Signing, error) {
 			algorithm = "schnorr-secp256k1"
 		}
 		ss[i] = ledger.Signing{Wallet: p.wallets[i], Text: text, Digest: w.Digest[:], Algorithm: algorithm, Input: in, Use: ledger.Use{
-			Key: w.Use, Pays: pays, Field: fmt.Sprintf("inputs[%d]", w.Input), Name: "output", Hint: "spend another output, or what was signed before",
+			Key: w.Use, Shared: true, Pays: pays, Field: fmt.Sprintf("inputs[%d]", w.Input), Name: "output", Hint: hint,
 		}}
 	}
 	return ss, nil

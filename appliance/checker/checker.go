@@ -148,7 +148,7 @@ func (c *check) journal() {
 		if ev.Signature != "" {
 			c.report.Signed++
 			if ev.Nonce != "" {
-				u := use{ev.Company, ev.Wallet, ev.Ledger, ev.Nonce}
+				u := use{ev.Company, ev.Holder(), ev.Ledger, ev.Nonce}
 				if old, ok := texts[u]; ok && old != ev.Text {
 					c.fault("two texts were signed for wallet %s and nonce %s", ev.Wallet, ev.Nonce)
 				}

@@ -242,7 +242,9 @@ func (e *explainer) meaning(get map[string]item, chain item) error {
 		e.add("gas_price", price.String())
 	}
 	e.add("gas_limit", num(get["gas_limit"]).String())
-	e.field("max_fee", price.Mul(price, num(get["gas_limit"])).String(), e.own.MaxFee)
+	fee := new(big.Int).Mul(price, num(get["gas_limit"]))
+	e.field("max_fee", fee.String(), e.own.MaxFee)
+	e.add("fee at most", ether(fee))
 	if data := get["data"].bytes; len(data) > 0 {
 		e.add("data", describeData(data))
 		e.add("data_hex", hex0x(data))

@@ -94,6 +94,19 @@ func (e *Event) holdsNonce() bool {
 	return (e.Kind == kindSigned || e.Kind == kindLine) && e.Ledger != "" && e.Nonce != "" && e.Text != [32]byte{}
 }
 
+// Holder says whose use of Nonce it is: the wallet's, or "" where the ledger's things
+// can be used up once by all wallets of the company together. An output of Bitcoin's is
+// one coin, whichever of the wallets signs.
+func (e *Event) Holder() string { return HolderOf(e.Wallet, e.Ledger) }
+
+// HolderOf is Event.Holder for a wallet and a ledger.
+func HolderOf(wallet, ledger string) string {
+	if ledger == "bitcoin" {
+		return ""
+	}
+	return wallet
+}
+
 // Check says whether Write will take the event. One event that Write does not take
 // keeps its whole group from being written.
 func (e *Event) Check() error {

@@ -43,7 +43,7 @@ func appendEntries(es []memory.Entry, e *Event, at uint64) []memory.Entry {
 		es = append(es, memory.Entry{Key: requestKey(e.Company, &e.Request), At: at})
 	}
 	if e.holdsNonce() {
-		es = append(es, memory.Entry{Key: nonceKey(e.Company, e.Wallet, e.Ledger, e.Nonce), At: at})
+		es = append(es, memory.Entry{Key: nonceKey(e.Company, e.Holder(), e.Ledger, e.Nonce), At: at})
 	}
 	return es
 }

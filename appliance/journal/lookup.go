@@ -32,16 +32,17 @@ func (j *Journal) verdict(company string, digest [32]byte) (*Event, uint64, erro
 	return e, at, nil
 }
 
-// Nonce returns the event with which a text was last signed for a nonce, nil if there
-// is none. The journal's line itself is read and compared; an error that is ErrIndex
+// Nonce returns the event with which a text was last signed for a nonce of the wallet,
+// or of all wallets together (see HolderOf), nil if there is none. The journal's line itself is read and compared; an error that is ErrIndex
 // means that the appliance must stop.
 func (j *Journal) Nonce(company, wallet, ledger, nonce string) (*Event, error) {
-	at, found, err := j.index.Lookup(nonceKey(company, wallet, ledger, nonce))
+	holder := HolderOf(wallet, ledger)
+	at, found, err := j.index.Lookup(nonceKey(company, holder, ledger, nonce))
 	if err != nil || !found {
 		return nil, err
 	}
 	e, err := j.at(at)
-	if err == nil && (!e.holdsNonce() || e.Company != company || e.Wallet != wallet || e.Ledger != ledger || e.Nonce != nonce) {
+	if err == nil && (!e.holdsNonce() || e.Company != company || e.Holder() != holder || e.Ledger != ledger || e.Nonce != nonce) {
 		err = errors.New("the line is not the signature that was looked for")
 	}
 	if err != nil {

@@ -157,6 +157,10 @@ type Use struct {
 	// bytes: Metacoin's nonce, "chain:nonce", "txid:vout". "" for nothing.
 	Key string
 
+	// Shared: the company's wallets can use it up once together, as several may have
+	// a part in it. The journal knows by the ledger's name which those are.
+	Shared bool
+
 	// Pays is a digest of who gets what, where the ledger can tell: another text for
 	// the same Key then has to pay the same, also where replacing is allowed. Zero
 	// where it cannot.

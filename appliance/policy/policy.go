@@ -34,7 +34,8 @@ type Policy struct {
 
 	// Data says which texts a `data` request may sign: "safe" (default) keeps
 	// back texts with | under a curve that Metacoin accepts and texts of 32 bytes
-	// under Bitcoin's, since they could be transactions; "any" signs all, as walletKMS did; "none" signs none.
+	// under Bitcoin's, since they could be transactions; "any" signs all, as
+	// walletKMS did; "none" signs none.
 	Data string `json:"data"`
 
 	// MaxAge is how far ahead a request's not_after may lie, as Go writes a
@@ -180,6 +181,10 @@ func (p *Policy) Fresh(r *request.Request, appliance string, now time.Time) erro
 	if p.maxAge == 0 {
 		return nil
 	}
+	if r.NotAfter.IsZero() && r.Document {
+		return reason.New(reason.FieldMissing, "put it into a JSON request that says until when it is good, at most "+p.MaxAge+" from now",
+			"the company's policy wants it, and a file that is no JSON has no such field").At("not_after")
+	}
 	if r.NotAfter.IsZero() {
 		return reason.New(reason.FieldMissing, "say until when the request is good, at most "+p.MaxAge+" from now",
 			"the company's policy wants it").At("not_after")
@@ -220,7 +225,11 @@ func (p *Policy) Sign(plan *Plan, once *Once, now time.Time, owner any) (*Approv
 			continue
 		}
 		w := &plan.wallets[s.Wallet]
-		h, err := once.hold(use{w.Company, w.ID, r.Tx.Ledger(), s.Use.Key}, s, r.Replace, owner)
+		u := use{w.Company, w.ID, r.Tx.Ledger(), s.Use.Key}
+		if s.Use.Shared {
+			u.wallet = ""
+		}
+		h, err := once.hold(u, s, r.Replace, owner)
 		if err != nil {
 			a.Release()
 			return nil, err

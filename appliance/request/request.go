@@ -90,6 +90,7 @@ type Request struct {
 	Index          int       // wallet.address: the first
 	Number         int       // wallet.address: how many, 0 for one
 	Tx             ledger.Tx // sign: of one of the ledgers
+	Document       bool      // sign: the file is what is to be signed, and has no fields
 	Data           *Data     // sign: or this
 
 	Key        string // encrypt, decrypt: id of the data key
@@ -167,7 +168,7 @@ func ParseDocument(l *ledger.Ledger, data []byte) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Request{Type: Sign, Tx: tx}, nil
+	return &Request{Type: Sign, Tx: tx, Document: true}, nil
 }
 
 // parser holds what is needed only while a request is read.

@@ -10,12 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
 
 	"signdrop/appliance/answer"
+	"signdrop/appliance/ledger"
+	"signdrop/appliance/ledgers"
 	"signdrop/appliance/request"
 	"signdrop/spool"
 	"signdrop/tools/signdrop/proof"
@@ -35,10 +38,20 @@ give with --key the one that you have from the wallet's creation. With
 --request the answer must be for that very request, and the text what it asked
 for.
 
+A payment of Bitcoin has its PSBT, and when it is complete the transaction,
+beside the answer or in it. Every input of the transaction is run. Read what is
+printed before you broadcast it: whom it pays, and the fee. Which outputs are
+change is the appliance's word.
+
+A file that lies beside an answer, NAME-signed.psbt or NAME-final.txn, stands
+for the answer NAME.result.json, which says what it must be.
+
 openssl comes to the same verdict, see docs/formats.md. The exit code is 3 if
 a signature does not verify, and also if an answer is a refusal.`,
 		Example: `  signdrop verify outbox/pay.result.json
   signdrop verify --key wallet.pem --request pay.json outbox/pay.result.json
+  signdrop verify --request pay.psbt outbox/pay.result.json
+  signdrop verify --request pay.psbt pay-final.txn
   signdrop verify --json run.result.jsonl | jq -r .verdict | sort | uniq -c`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return v.run(cmd, args) },
@@ -49,7 +62,7 @@ a signature does not verify, and also if an answer is a refusal.`,
 	f.BoolVar(&v.json, "json", false, "print one JSON object for each answer, for programs")
 	f.BoolVarP(&v.quiet, "quiet", "q", false, "print problems only")
 	markFile(cmd, "key", "pem")
-	markFile(cmd, "request", "json", "jsonl")
+	markFile(cmd, "request", "json", "jsonl", "psbt")
 	return cmd
 }
 
@@ -61,6 +74,7 @@ type verify struct {
 	out, errs io.Writer
 	pinned    *proof.Key // nil if none was given
 	asked     *asked     // nil if no request was given
+	beside    string     // the file that was given and lies beside the answer that is read
 
 	checked, bad, refused int // answers
 }
@@ -115,7 +129,9 @@ func readAsked(file string) (*asked, error) {
 	}
 	sum := sha256.Sum256(data)
 	a := &asked{digest: hex.EncodeToString(sum[:])}
-	if strings.HasSuffix(file, ".jsonl") {
+	if l := ledgers.Document(file); l != nil {
+		a.single, _ = request.ParseDocument(l, data)
+	} else if strings.HasSuffix(file, ".jsonl") {
 		// A batch that cannot be read was refused as a whole; its digest still
 		// tells whether the refusal is for it.
 		a.batch, _ = request.ParseBatch(data)
@@ -156,11 +172,20 @@ func (a *asked) check(f *proof.Finding) {
 	switch {
 	case r == nil || r.Type != request.Sign:
 		f.Problems = append(f.Problems, "the request did not ask for a signature")
+	case !answeredBy(r.Tx, ans):
+		f.Problems = append(f.Problems, "the transaction is not that of the request")
 	case r.Data != nil && r.Data.Text != ans.Payload, r.Tx != nil && r.Tx.Payload() != ans.Payload:
 		f.Problems = append(f.Problems, "the signed text is not what the request asked for")
 	case r.Reference != ans.Reference:
 		f.Problems = append(f.Problems, "the reference is not the request's")
 	}
+}
+
+// answeredBy asks a transaction that has no payload to compare whether an answer is about
+// it.
+func answeredBy(tx ledger.Tx, a *answer.Answer) bool {
+	t, ok := tx.(interface{ AnsweredBy(*answer.Answer) bool })
+	return !ok || t.AnsweredBy(a)
 }
 
 // maxAnswer bounds one line of an answer: a request has at most 1 MiB, and an
@@ -170,8 +195,13 @@ const maxAnswer = 16 << 20
 // portion is how many lines are checked at once, on all processors.
 const portion = 1024
 
-// file checks one file of answers, a line each.
+// file checks one file of answers, a line each, or the answer that a file lies beside.
 func (v *verify) file(name string) error {
+	v.beside = ""
+	if of := spool.FurtherOf(filepath.Base(name)); of != "" {
+		v.beside = filepath.Base(name)
+		name = filepath.Join(filepath.Dir(name), of)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return err
@@ -276,6 +306,11 @@ func (v *verify) checkAll(name string, lines [][]byte) []checked {
 					continue
 				}
 				problems := readBeside(name, a)
+				if v.beside != "" && !slices.ContainsFunc(a.Files, func(e answer.FileEntry) bool {
+					return spool.Beside(filepath.Base(name), e.Ending) == v.beside
+				}) {
+					problems = append(problems, v.beside+" is not of this answer, which does not name it")
+				}
 				out[i].finding = proof.Check(a, v.pinned)
 				out[i].finding.Problems = append(out[i].finding.Problems, problems...)
 			}

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 
 	"signdrop/appliance/answer"
+	"signdrop/spool"
 	"signdrop/tools/signdrop/proof"
 )
 
@@ -26,7 +28,7 @@ func (v *verify) print(name string, f *proof.Finding) {
 		fmt.Fprintf(v.out, "  problem: %s\n", printable(p))
 	}
 	if a.Line == 0 || len(f.Problems) > 0 {
-		v.details(f)
+		v.details(name, f)
 	}
 }
 
@@ -52,18 +54,19 @@ func headline(f *proof.Finding) string {
 		return "wallet " + a.Wallet + " was created; there is no signature to check"
 	case answer.TypeBind:
 		return "wallet " + a.Wallet + " was bound to " + a.Address + "; there is no signature to check"
+	case answer.TypeRefusal:
+		if a.Field != "" {
+			return "refused: " + a.Code + ": field " + a.Field + ": " + a.Message
+		}
+		return "refused: " + a.Code + ": " + a.Message
 	case answer.TypeBatch:
 		return fmt.Sprintf("a batch of %s, %d refused", plural(a.Count, "request"), a.Refused)
 	}
-	text := "refused: " + a.Code + ": " + a.Message
-	if a.Field != "" {
-		text = "refused: " + a.Code + ": field " + a.Field + ": " + a.Message
-	}
-	return text
+	return strings.TrimSuffix(a.Type, ".result") + ": " + a.Verdict + "; there is no signature to check"
 }
 
 // details prints all that an answer says.
-func (v *verify) details(f *proof.Finding) {
+func (v *verify) details(name string, f *proof.Finding) {
 	a := f.Answer
 	t := newTable(v.out)
 	row := func(head, text string) {
@@ -100,8 +103,14 @@ func (v *verify) details(f *proof.Finding) {
 	for _, e := range a.Accounts {
 		row(e.Script, e.Descriptor)
 	}
+	for _, e := range a.Addresses {
+		row(or(e.Path, "address"), e.Address)
+	}
+	for _, e := range a.Wallets {
+		row(e.Wallet, strings.Join(slices.Concat([]string{or(e.Kind, e.Curve), e.Status}, slices.Sorted(maps.Values(e.Addresses))), " "))
+	}
 	for _, e := range a.Files {
-		row("file", fmt.Sprintf("NAME%s, %s, SHA-256 %s", e.Ending, plural(int(e.Size), "byte"), e.SHA256))
+		row("file", fmt.Sprintf("%s, %s, SHA-256 %s", or(spool.Beside(filepath.Base(name), e.Ending), "NAME"+e.Ending), plural(int(e.Size), "byte"), e.SHA256))
 	}
 	row("request", v.requestNote(a))
 	row("hint", a.Hint)
