@@ -597,26 +597,46 @@ func TestPaymentKeyTrouble(t *testing.T) {
 	two, id := y.tree(y.acme, "main", "two")
 	both := testbed.NewPayment().Spend("one", 100_000, hd.P2WPKH, one[hd.P2WPKH].Key(0, 1)).Spend("two", 100_000, hd.P2WPKH, two[hd.P2WPKH].Key(0, 1)).Pay(199_000, 1).PSBT()
 	stop()
-	for _, file := range []string{"key.pem", "wallet.json"} {
-		path := y.path("db", "companies", "acme", "wallets", id, file)
+	alone := testbed.NewPayment().Spend("two", 100_000, hd.P2WPKH, two[hd.P2WPKH].Key(0, 1)).Pay(99_000, 1).PSBT()
+	for _, c := range []struct {
+		file  string
+		known bool // the wallets are known before it is damaged
+		data  []byte
+	}{{"key.pem", false, both}, {"key.pem", false, alone}, {"wallet.json", true, both}, {"wallet.json", true, alone}, {"wallet.json", false, alone}} {
+		path := y.path("db", "companies", "acme", "wallets", id, c.file)
 		good, err := os.ReadFile(path)
 		y.ok(err)
+		spoil := func() {
+			y.ok(os.Remove(path))
+			y.ok(os.WriteFile(path, good[:len(good)/2], 0o400))
+		}
+		if !c.known {
+			spoil()
+		}
 		stop = y.serve()
-		if file == "wallet.json" {
-			// The wallets are known by now.
-			y.refused("a stranger's", ".psbt", testbed.NewPayment().Spend("x", 1000, hd.P2WPKH, testbed.Stranger(file)).Pay(999, 1).PSBT(), reason.NothingToSign, "")
+		if c.known {
+			a, _ := y.ask(y.acme, ".psbt", testbed.NewPayment().Spend("x", 1000, hd.P2WPKH, testbed.Stranger(fmt.Sprint(y.n))).Pay(999, 1).PSBT())
+			if a.Code != string(reason.NothingToSign) {
+				t.Errorf("a stranger's: %s", a.Code)
+			}
+			spoil()
 		}
-		y.ok(os.Remove(path))
-		y.ok(os.WriteFile(path, good[:len(good)/2], 0o400))
-		got := y.refused(file, ".psbt", both, reason.KeyUnusable, "wallet")
+		got := y.refused(c.file, ".psbt", c.data, reason.KeyUnusable, "wallet")
 		if !got.Retry {
-			t.Errorf("%s: the refusal is for good", file)
+			t.Errorf("%s: the refusal is for good", c.file)
 		}
-		stop()
 		y.ok(os.Remove(path))
 		y.ok(os.WriteFile(path, good, 0o400))
+		stop()
 	}
+	// Mended while it runs.
+	path := y.path("db", "companies", "acme", "wallets", id, "wallet.json")
+	good, err := os.ReadFile(path)
+	y.ok(err)
+	y.ok(os.Remove(path))
 	stop = y.serve()
+	y.refused("gone", ".psbt", alone, reason.KeyUnusable, "wallet")
+	y.ok(os.WriteFile(path, good, 0o400))
 	y.signed(both, 2, true)
 	y.end(stop, 2)
 }
