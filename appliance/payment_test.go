@@ -387,6 +387,13 @@ func TestPaymentOnce(t *testing.T) {
 			continue
 		}
 		y.refused("replace, another payee", ".json", inJSON(pay(48_000, 8), more), reason.NonceUsed, "inputs[0]")
+		// With fewer outputs than the replaced one it could be paid beside another.
+		wide := testbed.NewPayment().Spend("wide", 100_000, hd.P2WPKH, key).Spend("wider", 100_000, hd.P2WPKH, key).Pay(50_000, 7).Change(149_000, hd.P2WPKH, key).PSBT()
+		y.signed(wide, 2, true)
+		for _, coin := range []string{"wide", "wider"} {
+			narrow := testbed.NewPayment().Spend(coin, 100_000, hd.P2WPKH, key).Pay(50_000, 7).Change(48_000, hd.P2WPKH, key).PSBT()
+			y.refused("replace, fewer outputs", ".json", inJSON(narrow, more), reason.NonceUsed, "inputs[0]")
+		}
 		a, _ := y.ask(y.acme, ".json", inJSON(pay(48_000, 7), more))
 		if r := y.report(a); r.Fee != 2000 {
 			t.Errorf("the fee is %d", r.Fee)
