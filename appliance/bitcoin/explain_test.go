@@ -151,7 +151,7 @@ func TestExplainAltered(t *testing.T) {
 					}
 				}
 				n++
-				if testing.Short() && n%8 != 0 {
+				if testing.Short() && n%40 != 0 {
 					return
 				}
 				a.Own["bitcoin"] = raw
@@ -193,7 +193,10 @@ func TestExplainVague(t *testing.T) {
 // its own.
 func TestExplainElse(t *testing.T) {
 	alice := newRing("alice")
-	data := everyKind(t, alice, 0).bytes()
+	p := newPlan().pay(199_000)
+	p.coin(t, alice, kindP2WPKH, 1, 100_000)
+	p.coin(t, alice, kindP2PKH, 2, 100_000)
+	data := p.bytes()
 	other := paid(t, half(t, alice), alice, false)
 	for name, change := range map[string]func(a *answer.Answer){
 		"operation":       func(a *answer.Answer) { a.Operation = "transfer" },
