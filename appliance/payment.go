@@ -30,9 +30,16 @@ func (a *Appliance) judgePayment(c *company, o *outcome, p *bitcoin.PSBT) error 
 		r.Network = keys.networkOf(p)
 	}
 	keys.network = r.Network
+	lost, err := a.keys.Unread(c.name)
+	if err != nil {
+		return err
+	}
 	tx, err := p.Check(r, keys)
 	if keys.err != nil {
 		return keys.err // what Check made of it is of no worth
+	}
+	if ref, ok := reason.As(err); ok && ref.Code == reason.NothingToSign && lost != nil {
+		return lost // it may be the wallet's: that is no verdict for good
 	}
 	if err != nil && keys.foreign {
 		return reason.New(reason.NetworkMismatch, "make it for "+r.Network+", with wallets of that network alone", "a key is that of a wallet for another network")

@@ -387,6 +387,13 @@ func TestPaymentOnce(t *testing.T) {
 			continue
 		}
 		y.refused("replace, another payee", ".json", inJSON(pay(48_000, 8), more), reason.NonceUsed, "inputs[0]")
+		// With fewer outputs than the replaced one it could be paid beside another.
+		wide := testbed.NewPayment().Spend("wide", 100_000, hd.P2WPKH, key).Spend("wider", 100_000, hd.P2WPKH, key).Pay(50_000, 7).Change(149_000, hd.P2WPKH, key).PSBT()
+		y.signed(wide, 2, true)
+		for _, coin := range []string{"wide", "wider"} {
+			narrow := testbed.NewPayment().Spend(coin, 100_000, hd.P2WPKH, key).Pay(50_000, 7).Change(48_000, hd.P2WPKH, key).PSBT()
+			y.refused("replace, fewer outputs", ".json", inJSON(narrow, more), reason.NonceUsed, "inputs[0]")
+		}
 		a, _ := y.ask(y.acme, ".json", inJSON(pay(48_000, 7), more))
 		if r := y.report(a); r.Fee != 2000 {
 			t.Errorf("the fee is %d", r.Fee)
@@ -597,26 +604,46 @@ func TestPaymentKeyTrouble(t *testing.T) {
 	two, id := y.tree(y.acme, "main", "two")
 	both := testbed.NewPayment().Spend("one", 100_000, hd.P2WPKH, one[hd.P2WPKH].Key(0, 1)).Spend("two", 100_000, hd.P2WPKH, two[hd.P2WPKH].Key(0, 1)).Pay(199_000, 1).PSBT()
 	stop()
-	for _, file := range []string{"key.pem", "wallet.json"} {
-		path := y.path("db", "companies", "acme", "wallets", id, file)
+	alone := testbed.NewPayment().Spend("two", 100_000, hd.P2WPKH, two[hd.P2WPKH].Key(0, 1)).Pay(99_000, 1).PSBT()
+	for _, c := range []struct {
+		file  string
+		known bool // the wallets are known before it is damaged
+		data  []byte
+	}{{"key.pem", false, both}, {"key.pem", false, alone}, {"wallet.json", true, both}, {"wallet.json", true, alone}, {"wallet.json", false, alone}} {
+		path := y.path("db", "companies", "acme", "wallets", id, c.file)
 		good, err := os.ReadFile(path)
 		y.ok(err)
+		spoil := func() {
+			y.ok(os.Remove(path))
+			y.ok(os.WriteFile(path, good[:len(good)/2], 0o400))
+		}
+		if !c.known {
+			spoil()
+		}
 		stop = y.serve()
-		if file == "wallet.json" {
-			// The wallets are known by now.
-			y.refused("a stranger's", ".psbt", testbed.NewPayment().Spend("x", 1000, hd.P2WPKH, testbed.Stranger(file)).Pay(999, 1).PSBT(), reason.NothingToSign, "")
+		if c.known {
+			a, _ := y.ask(y.acme, ".psbt", testbed.NewPayment().Spend("x", 1000, hd.P2WPKH, testbed.Stranger(fmt.Sprint(y.n))).Pay(999, 1).PSBT())
+			if a.Code != string(reason.NothingToSign) {
+				t.Errorf("a stranger's: %s", a.Code)
+			}
+			spoil()
 		}
-		y.ok(os.Remove(path))
-		y.ok(os.WriteFile(path, good[:len(good)/2], 0o400))
-		got := y.refused(file, ".psbt", both, reason.KeyUnusable, "wallet")
+		got := y.refused(c.file, ".psbt", c.data, reason.KeyUnusable, "wallet")
 		if !got.Retry {
-			t.Errorf("%s: the refusal is for good", file)
+			t.Errorf("%s: the refusal is for good", c.file)
 		}
-		stop()
 		y.ok(os.Remove(path))
 		y.ok(os.WriteFile(path, good, 0o400))
+		stop()
 	}
+	// Mended while it runs.
+	path := y.path("db", "companies", "acme", "wallets", id, "wallet.json")
+	good, err := os.ReadFile(path)
+	y.ok(err)
+	y.ok(os.Remove(path))
 	stop = y.serve()
+	y.refused("gone", ".psbt", alone, reason.KeyUnusable, "wallet")
+	y.ok(os.WriteFile(path, good, 0o400))
 	y.signed(both, 2, true)
 	y.end(stop, 2)
 }

@@ -391,8 +391,9 @@ func TestBitcoinIndex(t *testing.T) {
 	tree := v.hd(s, "W_1", hd.Main)
 	single := v.imported(s, "W_2", vectorWIF, "")
 	v.create(s, "W_3", keyfs.P256)
-	v.create(s, "W_bad", keyfs.Secp256k1)
-	rewrite(t, v.inWallet("W_bad", "wallet.json"), func(b []byte) []byte { return b[:10] })
+	bad := v.create(s, "W_bad", keyfs.Secp256k1)
+	var whole []byte
+	rewrite(t, v.inWallet("W_bad", "wallet.json"), func(b []byte) []byte { whole = bytes.Clone(b); return b[:10] })
 	ids := func(ws []*keyfs.Wallet, err error) string {
 		t.Helper()
 		must(t, err)
@@ -457,6 +458,21 @@ func TestBitcoinIndex(t *testing.T) {
 	late := v.hd(s, "W_8", hd.Test)
 	if got := ids(s.ByFingerprint(company, late.Fingerprint())); got != "W_8" {
 		t.Errorf("a later wallet is found as %q", got)
+	}
+	// What was damaged is found when it is mended.
+	if lost, err := s.Unread(company); err != nil || lost == nil || !strings.Contains(lost.Error(), "W_bad") {
+		t.Errorf("unread: %v, %v", lost, err)
+	}
+	rewrite(t, v.inWallet("W_bad", "wallet.json"), func([]byte) []byte { return whole })
+	for range 2 {
+		if lost, err := s.Unread(company); err != nil || lost != nil {
+			t.Errorf("unread: %v, %v", lost, err)
+		}
+	}
+	mended, err := bad.Secp256k1Key()
+	must(t, err)
+	if got := ids(s.ByPublicKey(company, mended.SerializeCompressed())); got != "W_bad" {
+		t.Errorf("a mended wallet is found as %q", got)
 	}
 	// While they are made.
 	s = v.open(keyfs.Options{})

@@ -33,6 +33,7 @@ type bitcoinIndex struct {
 	// Guarded by bitcoinIndexes.mu.
 	made bool
 	late []record // of wallets that were made since making it began
+	lost []string // ids of wallets whose wallet.json could not be understood
 
 	masters map[hd.Fingerprint][]string // HD wallets
 	keys    map[[32]byte][]string       // single keys, by the x coordinate
@@ -41,7 +42,7 @@ type bitcoinIndex struct {
 
 // ByFingerprint returns the company's HD wallets with this fingerprint of the master
 // key, in the order of their ids: none if there is none. Wallets whose wallet.json cannot be
-// read when the index is made are left out.
+// read when the index is made are left out, see Unread.
 // Errors: ErrInvalid, ErrUnknown (the company), *Damaged (one that was found: to leave
 // it out would make its keys somebody else's); any other is the disk's.
 func (s *Store) ByFingerprint(company string, f hd.Fingerprint) ([]*Wallet, error) {
@@ -102,6 +103,47 @@ func hashIn(script []byte) (hash [20]byte, form hd.Script, ok bool) {
 func hashesOf(pub *btcec.PublicKey) (key, script [20]byte) {
 	key = [20]byte(address.Hash160(pub.SerializeCompressed()))
 	return key, [20]byte(address.Hash160(append([]byte{0, 20}, key[:]...)))
+}
+
+// Unread looks again at those of the company's wallets of which it is not known what
+// they are, since their wallet.json was damaged, and takes in those that were mended.
+// lost says what is wrong with the first of the others, nil for none. Errors: as
+// ByFingerprint.
+func (s *Store) Unread(company string) (lost *Damaged, err error) {
+	ids, err := s.bitcoin.find(s, company, func(x *bitcoinIndex) []string { return x.lost })
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	comp, err := s.company(company)
+	if err != nil {
+		return nil, err
+	}
+	defer comp.Close()
+	for _, id := range ids {
+		rec, err := s.readRecord(comp, walletID{company, id})
+		if damaged := (*Damaged)(nil); errors.As(err, &damaged) {
+			if lost == nil {
+				lost = damaged
+			}
+			continue
+		}
+		if err != nil && !errors.Is(err, ErrUnknown) {
+			return nil, err
+		}
+		s.bitcoin.found(company, id, rec, err == nil)
+	}
+	return lost, nil
+}
+
+// found takes a wallet from those that are lost.
+func (b *bitcoinIndexes) found(company, id string, rec record, there bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	x := b.by[company]
+	x.lost = slices.DeleteFunc(x.lost, func(l string) bool { return l == id })
+	if there {
+		x.add(rec)
+	}
 }
 
 func (s *Store) byBitcoin(company string, find func(*bitcoinIndex) []string) ([]*Wallet, error) {
@@ -172,10 +214,15 @@ func (b *bitcoinIndexes) ensure(s *Store, company string, x *bitcoinIndex) error
 		return fmt.Errorf("listing the wallets of company %s: %w", company, err)
 	}
 	var recs []record
+	var lost []string
 	for _, id := range ids {
 		rec, err := s.readRecord(comp, walletID{company, id})
-		if damaged := (*Damaged)(nil); errors.As(err, &damaged) || errors.Is(err, ErrUnknown) {
-			continue // it could not sign either
+		if damaged := (*Damaged)(nil); errors.As(err, &damaged) {
+			lost = append(lost, id) // it could not sign either
+			continue
+		}
+		if errors.Is(err, ErrUnknown) {
+			continue
 		}
 		if err != nil {
 			return err
@@ -192,7 +239,7 @@ func (b *bitcoinIndexes) ensure(s *Store, company string, x *bitcoinIndex) error
 	for _, rec := range x.late {
 		x.add(rec)
 	}
-	x.late, x.made = nil, true
+	x.late, x.lost, x.made = nil, lost, true
 	return nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/go-json-experiment/json"
@@ -152,7 +151,7 @@ func (t *Tx) fields(d *Description) (list []ledger.Field) {
 	}
 	switch {
 	case d.LockTime >= 500_000_000:
-		add("not before", "%s", time.Unix(d.LockTime, 0).UTC().Format(time.RFC3339))
+		add("not before", "%d, in seconds since 1970 (date -ud @%d)", d.LockTime, d.LockTime)
 	case d.LockTime > 0:
 		add("not before", "block %d", d.LockTime)
 	}

@@ -105,7 +105,7 @@ func NewPayment(p *PSBT, tx *Tx, wallets []int) *Payment {
 // Signings returns one for each want.
 func (p *Payment) Signings([]ledger.Wallet) ([]ledger.Signing, error) {
 	text, pays := p.tx.identity(), p.tx.pays()
-	hint := "spend another output, or what was signed before"
+	hint := "spend another output, or what was signed before; a replacement spends all that it did, and nothing else"
 	if !p.inline {
 		hint = "spend another output, or what was signed before, or put the PSBT into a JSON request"
 	}
@@ -131,17 +131,25 @@ func (t *Tx) identity() [32]byte {
 	return sha256.Sum256(id[:])
 }
 
-// pays is a digest of what others get, whatever comes back as change.
+// pays is a digest of what others get, whatever comes back as change, and of the outputs
+// that it is paid with. A replacement of a transaction has to spend the very same: if it
+// spent fewer, another one could spend the others, and both could get into a block and
+// pay twice.
 func (t *Tx) pays() [32]byte {
+	var ins []string
+	for _, in := range t.tx.TxIn {
+		ins = append(ins, in.PreviousOutPoint.String())
+	}
 	var outs []string
 	for i, o := range t.tx.TxOut {
 		if !t.outs[i].change {
 			outs = append(outs, string(bigendian.BigEndian.AppendUint64(nil, uint64(o.Value)))+string(o.PkScript))
 		}
 	}
+	slices.Sort(ins)
 	slices.Sort(outs)
 	h := sha256.New()
-	for _, o := range outs {
+	for _, o := range append(ins, outs...) {
 		h.Write(bigendian.BigEndian.AppendUint64(nil, uint64(len(o))))
 		h.Write([]byte(o))
 	}

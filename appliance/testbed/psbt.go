@@ -13,6 +13,7 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"signdrop/appliance/answer"
+	"signdrop/keyfs"
 	"signdrop/keyfs/hd"
 )
 
@@ -43,6 +44,16 @@ func Accounts(a *answer.Answer) (map[hd.Script]*Account, error) {
 		m[hd.Script(e.Script)] = &Account{hd.Script(e.Script), f, path, xpub}
 	}
 	return m, nil
+}
+
+// AccountOf is account 0 of a wallet.
+func AccountOf(w *keyfs.Wallet, s hd.Script) (*Account, error) {
+	path := hd.Account(s, w.Network(), 0)
+	xpub, err := w.PublicAt(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Account{s, w.Fingerprint(), path, xpub}, nil
 }
 
 // Key is the key at a path below the account, such as 0, 7.

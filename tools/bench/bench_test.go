@@ -20,8 +20,9 @@ func TestSuite(t *testing.T) {
 	if err := b.suite(""); err != nil {
 		t.Fatal(err)
 	}
-	// Three curves with three rechecks, or one of them; each other name is one row.
-	if got, want := len(b.rows), 3*9+3+len(suite)-4; got != want {
+	// Three curves with three rechecks, or one of them; three sizes of PSBTs; each other
+	// name is one row.
+	if got, want := len(b.rows), 3*9+3+3+len(suite)-5; got != want {
 		t.Errorf("%d rows, want %d", got, want)
 	}
 	for _, r := range b.rows {

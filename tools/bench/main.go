@@ -111,6 +111,7 @@ var suite = []struct {
 	{"files", (*bench).files},
 	{"batch", (*bench).batches},
 	{"ethereum", (*bench).ethereum},
+	{"psbt", (*bench).psbts},
 	{"latency", (*bench).latency},
 	{"waiting", (*bench).waiting},
 	{"wallets", (*bench).wallets},
@@ -123,7 +124,7 @@ var suite = []struct {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	dir := f.String("dir", "bench", "where the data volumes are made, and removed again")
-	only := f.String("only", "", "measure the rows whose names begin so: signer, disk, fsync, files, batch, ethereum, latency, waiting, wallets, sealed, past, shell, or further, as in files/P-384/off")
+	only := f.String("only", "", "measure the rows whose names begin so: signer, disk, fsync, files, batch, ethereum, psbt, latency, waiting, wallets, sealed, past, shell, or further, as in files/P-384/off")
 	long := f.Bool("full", false, "1,000,000 files waiting and 10,000,000 past requests; takes half an hour and 40 GB")
 	asJSON := f.Bool("json", false, "print JSON instead of the table")
 	profile := f.String("cpuprofile", "", "write the CPU profile of each measured process to this file with .1, .2, … after its name; go tool pprof adds them up")
