@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -280,9 +281,10 @@ var faults = []struct {
 	{"crash after", modelfs.CrashAfter},
 }
 
-// every is how many calls lie between two that fail. Each state takes a whole
-// recovery, and with 1 there are 60,000 of them: five minutes.
-var every = flag.Int("every", 4, "make a fault at every so-manieth call; 1 for all")
+// every is how many calls lie between two that fail, and the first is another each
+// time, so that runs together make all of them fail. Each state takes a whole recovery,
+// and with 1 there are 70,000 of them: ten minutes and more.
+var every = flag.Int("every", 12, "make a fault at every so-manieth call; 1 for all")
 
 // TestCrashEverywhere is the whole round with a fault at each call, or at a sample
 // of them.
@@ -317,12 +319,13 @@ func TestCrashEverywhere(t *testing.T) {
 			}
 		})
 	}
-	for k := 1; k <= len(calls) && !t.Failed(); k += stride {
+	first := 1 + rand.IntN(stride)
+	for k := first; k <= len(calls) && !t.Failed(); k += stride {
 		ks <- k
 	}
 	close(ks)
 	wg.Wait()
-	t.Logf("%d calls a round, %d states recovered", len(calls), tried.Load())
+	t.Logf("%d calls a round, every %d from the %d, %d states recovered", len(calls), stride, first, tried.Load())
 }
 
 // crashAt runs a round with a fault at its k-th call and recovers from each state

@@ -102,7 +102,7 @@ func TestCrashSealing(t *testing.T) {
 	if err := finish(plain); err != nil {
 		t.Fatalf("without a fault: %v", err)
 	}
-	stride := 8 * *every
+	stride := 4 * *every
 	if testing.Short() {
 		stride = 151
 	}
