@@ -90,13 +90,15 @@ func (p *Partner) DropSigned(root durable.Dir, name string, data, sig []byte) er
 		return err
 	}
 	defer inbox.Close()
+	// The signature when the request is written: one that lies there alone for long is
+	// refused.
+	if err := durable.WriteNew(inbox, "."+name+".part", 0o600, data); err != nil {
+		return err
+	}
 	if sig != nil {
 		if err := durable.WriteNew(inbox, name+".sig", 0o600, sig); err != nil {
 			return err
 		}
-	}
-	if err := durable.WriteNew(inbox, "."+name+".part", 0o600, data); err != nil {
-		return err
 	}
 	return inbox.Move("."+name+".part", inbox, name)
 }
