@@ -185,6 +185,27 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 	return statusError
 }
 
+// openVolume opens a data volume that is whole: one into which a restore was not
+// finished is left alone.
+func openVolume(data string) (vol *durable.Disk, root durable.Dir, done func(), err error) {
+	if vol, err = durable.OpenDisk(data); err != nil {
+		return nil, nil, nil, err
+	}
+	if root, err = vol.Root(); err != nil {
+		vol.Close()
+		return nil, nil, nil, err
+	}
+	done = func() {
+		root.Close()
+		vol.Close()
+	}
+	if err = setup.CheckWhole(root); err != nil {
+		done()
+		return nil, nil, nil, err
+	}
+	return vol, root, done, nil
+}
+
 // work runs the appliance.
 func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) error {
 	o.cfg.Log = log
@@ -203,19 +224,11 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	if err := o.found(log); err != nil {
 		return err
 	}
-	vol, err := durable.OpenDisk(o.data)
+	vol, root, done, err := openVolume(o.data)
 	if err != nil {
 		return err
 	}
-	defer vol.Close()
-	root, err := vol.Root()
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	if err := setup.CheckWhole(root); err != nil {
-		return err
-	}
+	defer done()
 	below, err := os.OpenRoot(o.data)
 	if err != nil {
 		return err

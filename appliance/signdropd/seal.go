@@ -139,16 +139,11 @@ func (o *options) sealNow(log zerolog.Logger, newKey bool) error {
 	if err := o.seal.read(o.data, log); err != nil {
 		return err
 	}
-	vol, err := durable.OpenDisk(o.data)
+	vol, root, done, err := openVolume(o.data)
 	if err != nil {
 		return err
 	}
-	defer vol.Close()
-	root, err := vol.Root()
-	if err != nil {
-		return err
-	}
-	defer root.Close()
+	defer done()
 	// Before the lock, whose file would be ours and not the daemon's.
 	if err := seal.CheckOwner(root); err != nil {
 		return err
@@ -172,16 +167,11 @@ func (o *options) sealerOfDoor(log zerolog.Logger) (*seal.Sealer, error) {
 	if err := o.seal.read(o.data, log); err != nil {
 		return nil, err
 	}
-	vol, err := durable.OpenDisk(o.data)
+	_, root, done, err := openVolume(o.data)
 	if err != nil {
 		return nil, err
 	}
-	defer vol.Close()
-	root, err := vol.Root()
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
+	defer done()
 	s, err := seal.Open(root, o.seal.kek)
 	if err != nil {
 		return nil, fmt.Errorf("opening the host key: %w", err)

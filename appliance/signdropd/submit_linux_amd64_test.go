@@ -264,7 +264,7 @@ func TestSubmitSFTPFiles(t *testing.T) {
 	c.hostKey(c.addr)
 	request, signed := []byte("a transaction"), bytes.Repeat([]byte("signed"), 100_000)
 	c.write("coin.psbt", request)
-	result := fmt.Appendf(nil, `{"type":"document.result","verdict":"signed","request_sha256":"%x","files":[{"ending":"-signed.psbt","size":%d,"sha256":"%x"}]}`+"\n",
+	result := fmt.Appendf(nil, `{"type":"sign.result","verdict":"signed","request_sha256":"%x","files":[{"ending":"-signed.psbt","size":%d,"sha256":"%x"}]}`+"\n",
 		sha256.Sum256(request), len(signed), sha256.Sum256(signed))
 	c.v.ok(os.WriteFile(c.v.outbox("coin-signed.psbt"), signed, 0o640))
 	c.v.ok(os.WriteFile(c.v.outbox("coin.result.json"), result, 0o640))

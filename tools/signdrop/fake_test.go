@@ -68,7 +68,7 @@ func cmdFake(ts *testscript.TestScript, neg bool, args []string) {
 				publish(ts, in("outbox", base+ending), []byte(content))
 			}
 		}
-		publish(ts, in("outbox", spool.AnswerName(name)), answer.AppendResult(nil, head, "document", "signed", answer.Member{Name: "files", Value: files}))
+		publish(ts, in("outbox", spool.AnswerName(name)), answer.AppendResult(nil, head, "sign", "signed", answer.Member{Name: "files", Value: files}))
 		return
 	}
 	var product []byte

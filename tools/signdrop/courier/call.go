@@ -80,6 +80,10 @@ func callOf(a *answer.Answer, pinned *proof.Key) (*call, error) {
 			return nil, pass("a " + a.Type + ": there is nothing to send")
 		}
 	}
+	if a.Ledger != "" && a.Submit == nil {
+		// Its further files would be needed to check it, and they may be elsewhere.
+		return nil, pass("an answer for " + a.Ledger + ": there is nothing to send to a node of Metacoin")
+	}
 	f := proof.Check(a, pinned)
 	if len(f.Problems) > 0 {
 		return nil, fmt.Errorf("%s", strings.Join(f.Problems, "; "))

@@ -540,7 +540,7 @@ func TestPassedOver(t *testing.T) {
 	s.want(Passed)
 	// Answers of kinds that are no calls, with files beside them or not.
 	s.put("coin-signed.psbt", []byte("signed"))
-	s.put("coin.result.json", []byte(`{"type":"document.result","verdict":"signed","files":[{"ending":"-signed.psbt","size":6,"sha256":"00"}]}`+"\n"))
+	s.put("coin.result.json", []byte(`{"type":"sign.result","verdict":"signed","operation":"payment","ledger":"bitcoin","bitcoin":{},"files":[{"ending":"-signed.psbt","size":6,"sha256":"00"}]}`+"\n"))
 	s.want(Passed, Passed)
 	s.put("list.result.json", []byte(`{"type":"wallet.list.result","verdict":"listed","wallets":[]}`+"\n"))
 	s.want(Passed, Passed, Passed)
