@@ -96,7 +96,7 @@ func TestLimits(t *testing.T) {
 	for range MaxInputs {
 		p.spend(1000, p2pkhScript(make([]byte, 20)))
 	}
-	for range 3000 {
+	for range 7000 {
 		p.pay(1000)
 	}
 	big, err := Parse(p.bytes())
@@ -105,6 +105,13 @@ func TestLimits(t *testing.T) {
 	}
 	_, err = big.Check(Rules{}, r)
 	wantCode(t, err, reason.TooLarge)
+
+	// As many of 2 of 3 are not too much.
+	p = newPlan()
+	for i := range n {
+		p.quorumCoin(kindP2SH, 100_000, 2, []*ring{r, newRing("bob"), newRing("carol")}, i)
+	}
+	checked(t, p.pay(int64(n)*98_000).bytes(), Rules{}, r)
 
 	p = newPlan()
 	p.coin(t, r, kindP2WPKH, 0, 100_000)

@@ -9,6 +9,7 @@ import (
 	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
 	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"signdrop/appliance/reason"
@@ -42,7 +43,12 @@ const (
 
 	// maxLegacyHashing limits the bytes that the digests of the original
 	// protocol go through, whose cost grows with the square of the inputs.
-	maxLegacyHashing = 256 << 20
+	maxLegacyHashing = 512 << 20
+
+	// maxSignatures limits the signatures that are made for a transaction, and those
+	// that its scripts check. Scripts of others can check a hundred in as many bytes.
+	// Nodes relay no transaction with more (MAX_STANDARD_TX_SIGOPS_COST).
+	maxSignatures = 16_000
 )
 
 // Check checks what a careful signer checks, and computes what is to be signed.
@@ -79,7 +85,7 @@ func (t *Tx) checkInputs(Keys) error {
 		return reason.New(reason.NothingToSign, "add inputs and outputs", "the transaction has no inputs or no outputs")
 	}
 	seen := make(map[wire.OutPoint]bool, len(t.tx.TxIn))
-	legacy := 0
+	legacy, checks := 0, 0
 	for i, txIn := range t.tx.TxIn {
 		out := txIn.PreviousOutPoint
 		if seen[out] || out.Hash == (chainhash.Hash{}) {
@@ -96,16 +102,25 @@ func (t *Tx) checkInputs(Keys) error {
 		if r := in.readScripts(); r != nil {
 			return at(r, "inputs", i)
 		}
+		n := in.checks()
+		checks += n
 		if in.kind == kindP2PKH || in.kind == kindP2SH || in.kind == kindUnknown {
-			legacy++
+			legacy += max(n, 1)
 		}
 		t.ins = append(t.ins, in)
+	}
+	if checks > maxSignatures {
+		return tooManySignatures()
 	}
 	if legacy*t.tx.SerializeSizeStripped() > maxLegacyHashing {
 		return reason.New(reason.TooLarge, "split the payment, or spend from addresses with segregated witness",
 			"the transaction has too many inputs without segregated witness for its size")
 	}
 	return nil
+}
+
+func tooManySignatures() error {
+	return reason.New(reason.TooLarge, "split the payment", "the transaction wants more than %d signatures, or has scripts that check more", maxSignatures)
 }
 
 // checkAmounts adds up.
@@ -144,6 +159,12 @@ func (t *Tx) checkOrigins(keys Keys) error {
 		in.owned = map[string]Key{}
 		in.findSingles(singles)
 		named, atRoot := in.fields.origins(inDerivation, inTapDerivation)
+		spending := map[string]bool{}
+		for _, s := range in.spends {
+			for _, key := range s.keys {
+				spending[string(key)] = true
+			}
+		}
 		for j, k := range named {
 			if !keys.Knows(k.Fingerprint) {
 				continue
@@ -156,11 +177,7 @@ func (t *Tx) checkOrigins(keys Keys) error {
 				return at(reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "a key's path is for another network"), "inputs", i)
 			}
 			// A leaf that is not in the PSBT may hold a Taproot key.
-			used := len(in.spends) == 0 || len(k.Public) == 32 && !atRoot[j]
-			for _, s := range in.spends {
-				used = used || slices.ContainsFunc(s.keys, func(b []byte) bool { return bytes.Equal(b, k.Public) })
-			}
-			if !used {
+			if len(in.spends) > 0 && (len(k.Public) != 32 || atRoot[j]) && !spending[string(k.Public)] {
 				return at(reason.New(reason.OriginFalse, "make it anew with the wallet's own keys",
 					"a key of the company's is named that the output's script does not have"), "inputs", i)
 			}
@@ -313,8 +330,8 @@ func paysTaproot(output []byte, m *keymap, owned map[string]bool) (all, ok bool)
 		q, _ := readLeaf(script)
 		a, any := owners(q.keys, owned)
 		all, ok = all && a, ok || any
-		for key := range owned {
-			ok = ok || bytes.Contains(script, []byte(key))
+		for t := txscript.MakeScriptTokenizer(0, script); !ok && t.Next(); {
+			ok = owned[string(t.Data())] // in a script that we do not understand
 		}
 	}
 	return all, ok
@@ -372,6 +389,8 @@ func (t *Tx) plan(Keys) error {
 		}
 	}
 	switch {
+	case len(t.wants) > maxSignatures:
+		return tooManySignatures()
 	case len(t.wants) > 0:
 		return nil
 	case signed:
@@ -440,16 +459,20 @@ func (t *Tx) checkSighashes(Keys) error {
 	return nil
 }
 
-// spendOf finds the way to spend to which a signature's field belongs.
+// spendOf finds the way to spend to which a signature's field belongs. It is asked for
+// every signature, and an input may have thousands of them.
 func (in *input) spendOf(field []byte) *spend {
-	for _, s := range in.spends {
-		for _, key := range s.keys {
-			if bytes.Equal(s.field(key), field) {
-				return s
+	if in.byField == nil {
+		in.byField = map[string]*spend{}
+		for _, s := range in.spends {
+			for _, key := range s.keys {
+				if f := string(s.field(key)); in.byField[f] == nil {
+					in.byField[f] = s
+				}
 			}
 		}
 	}
-	return nil
+	return in.byField[string(field)]
 }
 
 // checkSignatures verifies those that are there: what we pass on as signed by

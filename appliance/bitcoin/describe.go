@@ -145,12 +145,14 @@ func (t *Tx) missing(i int) Missing {
 	}
 	sigs, have := in.signatures(s)
 	m.Signatures = s.need - have
+	unsigned := map[string]bool{}
+	for j, key := range s.keys {
+		unsigned[string(key)] = sigs[j] == nil
+	}
 	named, _ := in.fields.origins(inDerivation, inTapDerivation)
 	for _, k := range named {
-		for j, key := range s.keys {
-			if sigs[j] == nil && string(key) == string(k.Public) {
-				m.Keys = append(m.Keys, k.Origin())
-			}
+		if unsigned[string(k.Public)] {
+			m.Keys = append(m.Keys, k.Origin())
 		}
 	}
 	return m

@@ -24,6 +24,8 @@ type input struct {
 	nested []byte // the redeem script of P2SH with segregated witness
 	owned  map[string]Key
 	ours   bool
+
+	byField map[string]*spend // see spendOf
 }
 
 // A spend is a way to spend an input that we understand.
@@ -192,6 +194,28 @@ func (in *input) readScripts() *reason.Refusal {
 		return in.readTaproot(p2tr(script))
 	}
 	return nil
+}
+
+// checks is how many signatures the script engine checks at the most when it runs the
+// input.
+func (in *input) checks() (n int) {
+	if !in.final {
+		for _, s := range in.spends {
+			if s.schnorr {
+				n = max(n, s.need)
+			} else {
+				n = max(n, len(s.keys)) // each may be tried
+			}
+		}
+		return n
+	}
+	script, pays := in.fields.get(inFinalScript), in.spent.PkScript
+	witness, _ := readWitness(in.fields.get(inFinalWitness))
+	n = txscript.GetSigOpCount(script) + txscript.GetPreciseSigOpCount(script, pays, true) + txscript.GetWitnessSigOpCount(script, pays, witness)
+	if in.kind == kindP2TR {
+		n += 1 + witness.SerializeSize()/50 // the budget of BIP-342
+	}
+	return n
 }
 
 // single looks for the key with the hash among those that the PSBT names.

@@ -22,7 +22,11 @@ func (p pair) data() []byte {
 // asker wrote is answered as it was, unknown fields too.
 type keymap struct {
 	pairs []pair
-	index map[string]int // of a large map, by key
+	index map[string]int // of a large map, by key; behind pairs it counts on in late
+
+	// late are fields that were put into a large map and have no place in pairs yet,
+	// see settle: to find it for each would cost the square of their number.
+	late []pair
 }
 
 // Maps of more than large fields are indexed. No map has more than maxFields,
@@ -87,13 +91,22 @@ func (m *keymap) get(kind byte) []byte { return m.at([]byte{kind}) }
 
 // at gives the value of a key.
 func (m *keymap) at(key []byte) []byte {
-	if i := m.find(key); i >= 0 {
-		if m.pairs[i].value == nil {
-			return []byte{}
-		}
-		return m.pairs[i].value
+	i := m.find(key)
+	if i < 0 {
+		return nil
 	}
-	return nil
+	if v := m.pair(i).value; v != nil {
+		return v
+	}
+	return []byte{}
+}
+
+// pair is the one at what find gave.
+func (m *keymap) pair(i int) *pair {
+	if i < len(m.pairs) {
+		return &m.pairs[i]
+	}
+	return &m.late[i-len(m.pairs)]
 }
 
 // has reports whether a field without key data is there.
@@ -103,7 +116,12 @@ func (m *keymap) has(kind byte) bool { return m.find([]byte{kind}) >= 0 }
 // a PSBT in Bitcoin Core's order has its place for it.
 func (m *keymap) put(key, value []byte) {
 	if i := m.find(key); i >= 0 {
-		m.pairs[i].value = value
+		m.pair(i).value = value
+		return
+	}
+	if m.index != nil {
+		m.index[string(key)] = len(m.pairs) + len(m.late)
+		m.late = append(m.late, pair{key, value})
 		return
 	}
 	i := slices.IndexFunc(m.pairs, func(p pair) bool { return bytes.Compare(p.key, key) > 0 })
@@ -111,12 +129,32 @@ func (m *keymap) put(key, value []byte) {
 		i = len(m.pairs)
 	}
 	m.pairs = slices.Insert(m.pairs, i, pair{key, value})
-	if m.index != nil || len(m.pairs) > large {
+	if len(m.pairs) > large {
 		m.reindex()
 	}
 }
 
+// settle gives the late ones the places that put would have found one by one: the first
+// field with a greater key lies never before that of a smaller key.
+func (m *keymap) settle() {
+	if len(m.late) == 0 {
+		return
+	}
+	slices.SortFunc(m.late, func(a, b pair) int { return bytes.Compare(a.key, b.key) })
+	all := make([]pair, 0, len(m.pairs)+len(m.late))
+	left := m.pairs
+	for _, p := range m.late {
+		for len(left) > 0 && bytes.Compare(left[0].key, p.key) < 0 {
+			all, left = append(all, left[0]), left[1:]
+		}
+		all = append(all, p)
+	}
+	m.pairs, m.late = append(all, left...), nil
+	m.reindex()
+}
+
 func (m *keymap) clone() *keymap {
+	m.settle()
 	c := &keymap{pairs: slices.Clone(m.pairs)}
 	if len(c.pairs) > large {
 		c.reindex()
@@ -125,6 +163,7 @@ func (m *keymap) clone() *keymap {
 }
 
 func (m *keymap) appendTo(dst []byte) []byte {
+	m.settle()
 	for _, p := range m.pairs {
 		dst = appendPrefixed(appendPrefixed(dst, p.key), p.value)
 	}

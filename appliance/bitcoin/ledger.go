@@ -60,10 +60,12 @@ func (p *PSBT) Inline() bool { return p.inline }
 // Fingerprints are those of the master keys that the inputs name, each once, in their
 // order.
 func (p *PSBT) Fingerprints() (list [][4]byte) {
+	seen := map[[4]byte]bool{} // a hostile PSBT names tens of thousands
 	for _, in := range p.inputs {
 		named, _ := in.origins(inDerivation, inTapDerivation)
 		for _, k := range named {
-			if !slices.Contains(list, k.Fingerprint) {
+			if !seen[k.Fingerprint] {
+				seen[k.Fingerprint] = true
 				list = append(list, k.Fingerprint)
 			}
 		}
