@@ -55,7 +55,7 @@ const (
 // Nothing but it makes a Tx. The refusals are those of the reason codes from
 // input-twice on, and too-large. It may be called again with other rules.
 func (p *PSBT) Check(rules Rules, keys Keys) (t *Tx, err error) {
-	defer refusePanic(&err)
+	defer refusePanic(&err, func() { t = nil })
 	if rules.Network == "" {
 		rules.Network = Networks[0]
 	}
@@ -381,6 +381,10 @@ func (t *Tx) plan(Keys) error {
 					w.Scheme = Schnorr
 				}
 				t.wants = append(t.wants, w)
+			}
+			if mine && s.keyTwice() {
+				return at(reason.New(reason.KeyTwice, "use a script with different keys",
+					"its script has the same public key twice, and would count one owner as two"), "inputs", i)
 			}
 			in.ours = in.ours || mine
 			if mine && s.tweaked != nil {

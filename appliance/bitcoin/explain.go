@@ -43,7 +43,7 @@ func explain(a *answer.Answer) *ledger.Finding {
 		problem("%v", err)
 		return f
 	}
-	p, err := Parse(raw)
+	p, err := parse(raw, answerTimes)
 	if err != nil {
 		problem("its PSBT cannot be read: %v", err)
 		return f
@@ -225,7 +225,7 @@ func (p *PSBT) AnsweredBy(a *answer.Answer) bool {
 	if err != nil {
 		return false
 	}
-	q, err := Parse(raw)
+	q, err := parse(raw, answerTimes)
 	return err == nil && q.tx.TxHash() == p.tx.TxHash()
 }
 
@@ -233,7 +233,7 @@ func (p *PSBT) AnsweredBy(a *answer.Answer) bool {
 // spent and whether the signatures verify that are there. What only the appliance can
 // know it takes from the answer.
 func (p *PSBT) open(d *Description) (t *Tx, err error) {
-	defer refusePanic(&err)
+	defer refusePanic(&err, func() { t = nil })
 	net, ok := networks[d.Network]
 	if !ok {
 		return nil, fmt.Errorf("there is no network %q", d.Network)

@@ -113,7 +113,7 @@ func TestManySignatures(t *testing.T) {
 // TestPutMany: fields that are put into a large map get the places that they get one by
 // one, in a map that is in order and in one that is not.
 func TestPutMany(t *testing.T) {
-	key := func(n int) []byte { return []byte{byte(n >> 8), byte(n), 1} }
+	key := func(n int) []byte { return []byte{0x20, byte(n >> 8), byte(n), 1} }
 	for _, backwards := range []bool{false, true} {
 		n := 2000
 		m := &keymap{}

@@ -3,6 +3,8 @@ package bitcoin
 import (
 	"bytes"
 	"slices"
+
+	"signdrop/appliance/reason"
 )
 
 // A pair is one field of a PSBT: key is the type and the key data.
@@ -36,23 +38,25 @@ const (
 	maxFields = 4096
 )
 
-// readMap reads up to the zero that ends a map. It reports false for bytes that
-// are no map, for a key that is there twice, and for more than maxFields.
-func readMap(r *reader) (*keymap, bool) {
+// readMap reads up to the zero that ends a map of at most so many fields. where names it
+// for people.
+func readMap(r *reader, fields int, where string) (*keymap, error) {
 	m := &keymap{}
 	for {
 		key := r.prefixed()
-		if r.bad {
-			return nil, false
-		}
-		if len(key) == 0 {
-			return m, true
+		if len(key) == 0 && !r.bad {
+			return m, nil
 		}
 		k := &reader{b: key}
 		k.compact()
 		value := r.prefixed()
-		if r.bad || k.bad || m.find(key) >= 0 || len(m.pairs) == maxFields {
-			return nil, false
+		switch {
+		case r.bad || k.bad:
+			return nil, malformed("make it anew", "%s is cut off, or a length in it is wrong", where)
+		case m.find(key) >= 0:
+			return nil, reason.New(reason.KeyTwice, "make it anew", "%s has the same key twice", where)
+		case len(m.pairs) == fields:
+			return nil, malformed("make it anew", "%s has more than %d fields", where, fields)
 		}
 		m.append(pair{key, value})
 	}
@@ -112,6 +116,15 @@ func (m *keymap) pair(i int) *pair {
 // has reports whether a field without key data is there.
 func (m *keymap) has(kind byte) bool { return m.find([]byte{kind}) >= 0 }
 
+// compareKeys is Bitcoin Core's order of an input's fields: that of their bytes, but
+// partial signatures in that of their public keys' hashes.
+func compareKeys(a, b []byte) int {
+	if a[0] == inSignature && b[0] == inSignature {
+		a, b = hash160(a[1:]), hash160(b[1:])
+	}
+	return bytes.Compare(a, b)
+}
+
 // put sets a field. A new one comes before the first whose key is greater, where
 // a PSBT in Bitcoin Core's order has its place for it.
 func (m *keymap) put(key, value []byte) {
@@ -124,7 +137,7 @@ func (m *keymap) put(key, value []byte) {
 		m.late = append(m.late, pair{key, value})
 		return
 	}
-	i := slices.IndexFunc(m.pairs, func(p pair) bool { return bytes.Compare(p.key, key) > 0 })
+	i := slices.IndexFunc(m.pairs, func(p pair) bool { return compareKeys(p.key, key) > 0 })
 	if i < 0 {
 		i = len(m.pairs)
 	}
@@ -140,11 +153,11 @@ func (m *keymap) settle() {
 	if len(m.late) == 0 {
 		return
 	}
-	slices.SortFunc(m.late, func(a, b pair) int { return bytes.Compare(a.key, b.key) })
+	slices.SortFunc(m.late, func(a, b pair) int { return compareKeys(a.key, b.key) })
 	all := make([]pair, 0, len(m.pairs)+len(m.late))
 	left := m.pairs
 	for _, p := range m.late {
-		for len(left) > 0 && bytes.Compare(left[0].key, p.key) < 0 {
+		for len(left) > 0 && compareKeys(left[0].key, p.key) < 0 {
 			all, left = append(all, left[0]), left[1:]
 		}
 		all = append(all, p)

@@ -13,7 +13,7 @@ import (
 
 // Limits of a PSBT.
 const (
-	MaxSize    = 2 << 20 // bytes, in the form in which it comes
+	MaxSize    = 2 << 20 // bytes, in binary form
 	MaxInputs  = 2000
 	MaxOutputs = 10_000
 )
@@ -196,22 +196,35 @@ func check(m *keymap, table map[uint64]field, version uint32, where string) erro
 // hexadecimal. It refuses what BIP-174, BIP-370 and BIP-371 call invalid:
 // fields that are not of their form, keys that are there twice, bytes after the
 // end. Fields of unknown types and the order of all are kept. It does not judge
-// what the transaction does. Refusals: too-large, psbt-malformed.
-func Parse(data []byte) (p *PSBT, err error) {
-	defer refusePanic(&err)
-	if len(data) > MaxSize {
-		return nil, reason.New(reason.TooLarge, "split the payment", "a PSBT has at most %d bytes", MaxSize)
+// what the transaction does. Refusals: too-large, psbt-malformed, key-twice,
+// trailing-bytes.
+func Parse(data []byte) (*PSBT, error) { return parse(data, 1) }
+
+// answerTimes is how many times larger than what was asked an answer may be, in bytes
+// and in the fields of a map: our signatures are in it.
+const answerTimes = 8
+
+// parse is Parse with so many times the limits.
+func parse(data []byte, times int) (p *PSBT, err error) {
+	defer refusePanic(&err, func() { p = nil })
+	limit := MaxSize * times
+	tooLarge := reason.New(reason.TooLarge, "split the payment", "a PSBT has at most %d bytes in binary form", limit)
+	if len(data) > 2*limit+limit/16 { // hexadecimal, with line ends
+		return nil, tooLarge
 	}
 	form, raw, err := detect(data)
 	if err != nil {
 		return nil, err
+	}
+	if len(raw) > limit {
+		return nil, tooLarge
 	}
 	// The caller may use data for something else; form.encode gives it back.
 	if form.text == binary {
 		raw = bytes.Clone(raw)
 	}
 	p = &PSBT{form: form}
-	if err := p.read(raw); err != nil {
+	if err := p.read(raw, maxFields*times); err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(p.serialize(p.global, p.inputs, p.outputs), raw) {
@@ -220,14 +233,14 @@ func Parse(data []byte) (p *PSBT, err error) {
 	return p, nil
 }
 
-func (p *PSBT) read(raw []byte) error {
+func (p *PSBT) read(raw []byte, fields int) error {
 	r := &reader{b: raw}
 	if !bytes.Equal(r.take(uint64(len(magic))), []byte(magic)) {
 		return malformed("make it with a wallet that knows BIP-174", "the file does not begin like a PSBT")
 	}
-	var ok bool
-	if p.global, ok = readMap(r); !ok {
-		return damaged("the global map")
+	var err error
+	if p.global, err = readMap(r, fields, "the global map"); err != nil {
+		return err
 	}
 	if v := p.global.get(globalVersion); len(v) == 4 {
 		p.version = u32(v)
@@ -246,36 +259,34 @@ func (p *PSBT) read(raw []byte) error {
 		return reason.New(reason.TooLarge, "split the payment", "a transaction has at most %d inputs and %d outputs here", MaxInputs, MaxOutputs)
 	}
 	for i := range ins {
-		m, ok := readMap(r)
-		if !ok {
-			return damaged(fmt.Sprintf("the map of input %d", i))
+		where := fmt.Sprintf("the map of input %d", i)
+		m, err := readMap(r, fields, where)
+		if err != nil {
+			return err
 		}
-		if err := check(m, inputFields, p.version, fmt.Sprintf("the map of input %d", i)); err != nil {
+		if err := check(m, inputFields, p.version, where); err != nil {
 			return err
 		}
 		p.inputs = append(p.inputs, m)
 	}
 	for i := range outs {
-		m, ok := readMap(r)
-		if !ok {
-			return damaged(fmt.Sprintf("the map of output %d", i))
+		where := fmt.Sprintf("the map of output %d", i)
+		m, err := readMap(r, fields, where)
+		if err != nil {
+			return err
 		}
-		if err := check(m, outputFields, p.version, fmt.Sprintf("the map of output %d", i)); err != nil {
+		if err := check(m, outputFields, p.version, where); err != nil {
 			return err
 		}
 		p.outputs = append(p.outputs, m)
 	}
 	if !r.done() {
-		return malformed("make it anew", "bytes follow the end of the PSBT")
+		return reason.New(reason.TrailingBytes, "make it anew", "bytes follow the end of the PSBT")
 	}
 	if p.version == 2 {
 		return p.build()
 	}
 	return nil
-}
-
-func damaged(where string) error {
-	return malformed("make it anew", "%s is cut off, has a key twice or more than %d fields", where, maxFields)
 }
 
 // counts gives the numbers of inputs and outputs. For version 0 it reads the
@@ -378,9 +389,13 @@ func (p *PSBT) serialize(global *keymap, inputs, outputs []*keymap) []byte {
 }
 
 // refusePanic makes a refusal of a panic in this package or a library: bytes
-// from outside must not stop the appliance.
-func refusePanic(err *error) {
+// from outside must not stop the appliance. drop takes back what would be returned
+// beside it.
+func refusePanic(err *error, drop ...func()) {
 	if recover() != nil {
+		for _, f := range drop {
+			f()
+		}
 		*err = malformed("make it anew with another wallet, and tell us", "the PSBT could not be read to its end")
 	}
 }

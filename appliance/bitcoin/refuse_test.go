@@ -2,6 +2,8 @@ package bitcoin
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -278,6 +280,17 @@ func TestRefusals(t *testing.T) {
 			m := p.spend(50_000, p2wshScript(script))
 			m.put([]byte{inWitness}, script)
 			m.put(append([]byte{inDerivation}, key...), alice.origin(key))
+			return p.pay(49_000)
+		}, Rules{}},
+
+		{"a key twice in a script", reason.KeyTwice, "inputs[0]", func() *plan {
+			p := newPlan()
+			p.quorumCoin(kindP2WSH, 50_000, 2, []*ring{alice, mallory, alice}, 1)
+			return p.pay(49_000)
+		}, Rules{}},
+		{"a key twice in a leaf", reason.KeyTwice, "inputs[0]", func() *plan {
+			p := newPlan()
+			p.leafCoin(t, 50_000, nobody(t), 2, []*ring{alice, mallory, mallory}, 1)
 			return p.pay(49_000)
 		}, Rules{}},
 
@@ -585,4 +598,92 @@ func TestDescriptionIsStable(t *testing.T) {
 	if !strings.HasPrefix(string(d), want) {
 		t.Errorf("got %s, want %s…", d, want)
 	}
+}
+
+// TestTwice: a key that is twice in a map of any kind is refused for that.
+func TestTwice(t *testing.T) {
+	for where, twice := range map[string]func(p *plan){
+		"the global map": func(p *plan) {
+			p.global.pairs = append(p.global.pairs, pair{[]byte{0xfc, 1}, nil}, pair{[]byte{0xfc, 1}, nil})
+		},
+		"the map of input 0": func(p *plan) { p.inputs[0].pairs = append(p.inputs[0].pairs, p.inputs[0].pairs[0]) },
+		"the map of output 0": func(p *plan) {
+			p.outputs[0].pairs = append(p.outputs[0].pairs, pair{[]byte{0x77}, nil}, pair{[]byte{0x77}, nil})
+		},
+	} {
+		p := newCoin(t, newRing("alice"), 50_000).pay(49_000)
+		twice(p)
+		_, err := Parse(p.bytes())
+		wantCode(t, err, reason.KeyTwice)
+		if r, _ := reason.As(err); !strings.HasPrefix(r.Message, where) {
+			t.Errorf("%s: the refusal says %q", where, r.Message)
+		}
+	}
+}
+
+// broken are keys whose owner panics.
+type broken struct{ *ring }
+
+func (broken) Owns(Key) bool { panic("it is broken") }
+
+// TestPanic: what panics, here or in a library, is a refusal, and nothing is signed.
+func TestPanic(t *testing.T) {
+	p, err := Parse(newCoin(t, newRing("alice"), 50_000).pay(49_000).bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := p.Check(Rules{}, broken{newRing("alice")})
+	if tx != nil {
+		t.Error("there is something to sign")
+	}
+	wantCode(t, err, reason.PSBTMalformed)
+}
+
+// full is a PSBT of so many bytes in binary form, with an input of so many fields.
+func full(t testing.TB, r *ring, size, fields int) []byte {
+	p := newCoin(t, r, 50_000)
+	p.pay(49_000)
+	m := p.inputs[0]
+	for n := len(m.pairs); n < fields-1; n++ {
+		m.append(pair{fmt.Appendf(nil, "\xf0%04d", n), nil})
+	}
+	m.append(pair{[]byte{0xf1}, nil})
+	last := &m.pairs[len(m.pairs)-1]
+	last.value = make([]byte, size-len(p.bytes())-4) // its length takes four bytes more
+	return p.bytes()
+}
+
+// TestSize: a PSBT of 2 MiB is signed in every form, although the answer is larger, and
+// one byte more is not.
+func TestSize(t *testing.T) {
+	r := newRing("alice")
+	data := full(t, r, MaxSize, maxFields)
+	if len(data) != MaxSize {
+		t.Fatalf("it has %d bytes", len(data))
+	}
+	more := full(t, r, MaxSize+1, 10)
+	lines := func(s string) string {
+		var b strings.Builder
+		for len(s) > 60 {
+			b.WriteString(s[:60] + "\n")
+			s = s[60:]
+		}
+		return b.String() + s + "\n"
+	}
+	for name, form := range map[string]func([]byte) string{
+		"binary": func(b []byte) string { return string(b) },
+		"base64": base64.StdEncoding.EncodeToString,
+		"hex":    func(b []byte) string { return lines(hex.EncodeToString(b)) },
+	} {
+		a := answered(t, []byte(form(data)), Rules{}, r)
+		if !a.Complete || len(a.Files[0].Data) <= len(form(data)) {
+			t.Errorf("%s: %+v", name, a.Description)
+		}
+		_, err := Parse([]byte(form(more)))
+		wantCode(t, err, reason.TooLarge)
+	}
+	sound(t, "the answer to the largest", paid(t, data, r, false))
+	fields := full(t, r, 100_000, maxFields+1)
+	_, err := Parse(fields)
+	wantCode(t, err, reason.PSBTMalformed)
 }

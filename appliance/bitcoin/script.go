@@ -39,6 +39,25 @@ type quorum struct {
 	keys [][]byte
 }
 
+// keyTwice reports whether two of the keys have the same x coordinate, so that who has
+// one of them has the other.
+func (q quorum) keyTwice() bool {
+	seen := make(map[[32]byte]bool, len(q.keys))
+	for _, key := range q.keys {
+		if len(key) > 32 {
+			key = key[1:33]
+		}
+		if len(key) < 32 {
+			continue
+		}
+		if seen[[32]byte(key)] {
+			return true
+		}
+		seen[[32]byte(key)] = true
+	}
+	return false
+}
+
 // readMultisig understands `m KEY… n CHECKMULTISIG` and, for witness scripts,
 // `KEY CHECKSIG`.
 func readMultisig(script []byte) (q quorum, ok bool) {

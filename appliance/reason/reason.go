@@ -68,6 +68,8 @@ const (
 	NoRoom             Code = "no-room"
 	SecretInTheClear   Code = "secret-in-the-clear"
 	PSBTMalformed      Code = "psbt-malformed"
+	KeyTwice           Code = "key-twice"
+	TrailingBytes      Code = "trailing-bytes"
 	InputTwice         Code = "input-twice"
 	AmountUnproven     Code = "amount-unproven"
 	AmountInvalid      Code = "amount-invalid"
@@ -143,6 +145,8 @@ var Table = []Entry{
 	{NoRoom, false, "the data volume has too little room for this"},
 	{SecretInTheClear, false, "the file holds a private key or passphrase that must come encrypted; consider it exposed"},
 	{PSBTMalformed, true, "the file is no PSBT of version 0 or 2, or breaks the rules of its BIPs"},
+	{KeyTwice, true, "a map of the PSBT has the same key twice, or a script the same public key"},
+	{TrailingBytes, true, "bytes follow the end of the PSBT"},
 	{InputTwice, true, "the transaction spends the same output twice, or one that cannot exist"},
 	{AmountUnproven, true, "the amount of an input is not proven by the transaction that made it"},
 	{AmountInvalid, true, "the outputs pay more than the inputs bring, or more than there can be"},
