@@ -366,8 +366,8 @@ func TestPaymentOnce(t *testing.T) {
 			}
 			// Another.
 			got := y.refused("another", ".psbt", pay(48_000, 7), reason.NonceUsed, "inputs[0]")
-			if !strings.Contains(got.Hint, "JSON") {
-				t.Errorf("the hint is %q", got.Hint)
+			if !strings.Contains(got.Hint, "JSON") || strings.Contains(got.Message+got.Hint, "text") || strings.Contains(got.Message, "wallet") {
+				t.Errorf("it says %q: %q", got.Message, got.Hint)
 			}
 			y.refused("another in JSON", ".json", inJSON(pay(48_000, 7), ""), reason.NonceUsed, "inputs[0]")
 			// By another wallet's part in the same output.

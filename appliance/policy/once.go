@@ -64,7 +64,7 @@ func (o *Once) hold(u use, want *ledger.Signing, replace bool, owner any) (hold,
 		}
 		// What the other becomes is not known yet, so this is not for good.
 		return hold{}, reason.New(reason.NonceBusy, "drop the request again",
-			"another text for this wallet and %s is being decided", want.Use.Name).At(want.Use.Field)
+			"%s", rival(&want.Use, "is being decided")).At(want.Use.Field)
 	}
 	old, pays, known, err := o.memory.TextFor(u.company, u.wallet, u.ledger, u.nonce)
 	if err != nil {
@@ -77,7 +77,7 @@ func (o *Once) hold(u use, want *ledger.Signing, replace bool, owner any) (hold,
 		// pays is zero too where this version cannot tell what an earlier one knew.
 		if want.Use.Pays != [32]byte{} && want.Use.Pays != pays {
 			return hold{}, reason.New(reason.NonceUsed, want.Use.Hint+"; a replacement has to pay the same to the same",
-				"another text was signed for this wallet and %s, and it pays otherwise", want.Use.Name).At(want.Use.Field)
+				"%s, and it pays otherwise", rival(&want.Use, "was signed")).At(want.Use.Field)
 		}
 	}
 	h := s.held[u]
@@ -103,6 +103,18 @@ func (h hold) drop() {
 }
 
 func used(u *ledger.Use) error {
-	return reason.New(reason.NonceUsed, u.Hint+`; to replace the signed text on purpose say "replace": true`,
-		"another text was signed for this wallet and %s", u.Name).At(u.Field)
+	hint := u.Hint + `; to replace the signed text on purpose say "replace": true`
+	if u.Shared {
+		hint = u.Hint + `; to replace the signed transaction on purpose say "replace": true`
+	}
+	return reason.New(reason.NonceUsed, hint, "%s", rival(u, "was signed")).At(u.Field)
+}
+
+// rival says what has used something up, or may. What a company's wallets use up together
+// is spent by a transaction, whichever of them signs it.
+func rival(u *ledger.Use, is string) string {
+	if u.Shared {
+		return "another transaction that spends this " + u.Name + " " + is
+	}
+	return "another text " + is + " for this wallet and " + u.Name
 }
