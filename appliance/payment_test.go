@@ -319,6 +319,64 @@ func TestPaymentFalse(t *testing.T) {
 	y.end(stop, 1)
 }
 
+// TestPaymentCodes: each thing that is wrong with a PSBT as such has its code, in a file
+// of any form and, where it fits, in JSON.
+func TestPaymentCodes(t *testing.T) {
+	y := newTreasury(t, "")
+	stop := y.serve()
+	main, _ := y.tree(y.acme, "main", "main")
+	wpkh := main[hd.P2WPKH]
+	pay := func() *testbed.Payment { return payment(wpkh, "coin", 1) }
+	good := pay().PSBT()
+	many := testbed.NewPayment()
+	for i := range 2001 {
+		many.Spend(fmt.Sprint("coin ", i), 1000, hd.P2WPKH, wpkh.Key(0, 1))
+	}
+	bare := wpkh.Key(0, 1)
+	bare.Origin = nil
+	// A signature that is none, of somebody else's input.
+	stranger := testbed.Stranger("bob")
+	forged := pay().Spend("theirs", 1000, hd.P2TR, stranger).In(1, 0x13, make([]byte, 64)).Pay(900, 1)
+	for name, c := range map[string]struct {
+		data  []byte
+		code  reason.Code
+		field string
+	}{
+		"outputs above inputs":      {pay().Pay(2000, 1).PSBT(), reason.AmountInvalid, ""},
+		"an output of less than 0":  {pay().Pay(-1, 1).PSBT(), reason.AmountInvalid, "outputs[2]"},
+		"a script of another":       {pay().In(0, 4, []byte{0, 20}).PSBT(), reason.ScriptMismatch, "inputs[0]"},
+		"a forged signature":        {forged.PSBT(), reason.CosignatureInvalid, "inputs[1]"},
+		"a key twice":               {pay().In(0, 3, []byte{1, 0, 0, 0}).In(0, 3, []byte{1, 0, 0, 0}).PSBT(), reason.KeyTwice, ""},
+		"a key twice in a script":   {testbed.NewPayment().SpendShared("both", 100_000, 2, wpkh.Key(0, 1), bare).Pay(99_000, 1).PSBT(), reason.KeyTwice, "inputs[0]"},
+		"bytes after it":            {append(bytes.Clone(good), 0), reason.TrailingBytes, ""},
+		"cut off":                   {good[:len(good)-1], reason.PSBTMalformed, ""},
+		"a sighash type of 3 bytes": {pay().In(0, 3, []byte{1, 0, 0}).PSBT(), reason.PSBTMalformed, ""},
+		"2,001 inputs":              {many.Pay(2_000_000, 1).PSBT(), reason.TooLarge, ""},
+		"more than 2 MiB":           {pay().In(0, 0xf0, make([]byte, 2<<20)).PSBT(), reason.TooLarge, ""},
+	} {
+		if len(c.data) < 700_000 {
+			field := c.field
+			if field == "" && c.code != reason.AmountInvalid {
+				field = "bitcoin"
+			}
+			y.refused(name+" in JSON", ".json", inJSON(c.data, ""), c.code, field)
+		}
+		y.refused(name, ".psbt", c.data, c.code, c.field)
+		y.refused(name+" in base64", ".psbt", []byte(base64.StdEncoding.EncodeToString(c.data)), c.code, c.field)
+		y.refused(name+" in hex", ".psbt", []byte(hex.EncodeToString(c.data)), c.code, c.field)
+	}
+	// What is as large as can be is signed in every form.
+	full := pay()
+	full.In(0, 0xf0, make([]byte, 2<<20-len(full.PSBT())-7))
+	if n := len(full.PSBT()); n != 2<<20 {
+		t.Fatalf("it has %d bytes", n)
+	}
+	y.signed(full.PSBT(), 1, true)
+	y.signed([]byte(base64.StdEncoding.EncodeToString(full.PSBT())), 1, true)
+	y.signed([]byte(hex.EncodeToString(full.PSBT())), 1, true)
+	y.end(stop, 3)
+}
+
 // TestPaymentOnce: an output is spent by one transaction, however it is written, and
 // after a start too. Another needs a policy, JSON and the same payees.
 func TestPaymentOnce(t *testing.T) {
