@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -538,4 +539,44 @@ func FuzzParsePrivateKeyBitcoin(f *testing.F) {
 			t.Errorf("it is not read back: %v", err)
 		}
 	})
+}
+
+// TestSignInputShort: numbers that begin with zeros give the shorter DER, the fixed form
+// of BIP-340, and never a high s.
+func TestSignInputShort(t *testing.T) {
+	v := newVolume(t)
+	w := v.imported(v.open(keyfs.Options{Recheck: keyfs.RecheckOff}), "W_1", vectorWIF, "")
+	key, err := w.Secp256k1Key()
+	must(t, err)
+	in := keyfs.Input{Public: key.SerializeCompressed()}
+	seen := map[string]bool{}
+	want := []string{"r 31", "r 32", "r 33", "s 31", "s 32", "schnorr r", "schnorr s"}
+	all := func() bool { return !slices.ContainsFunc(want, func(what string) bool { return !seen[what] }) }
+	most := 5000
+	if testing.Short() {
+		most = 20
+	}
+	for i := 0; i < most && !all(); i++ {
+		digest := sha256.Sum256(fmt.Append(nil, i))
+		in.Scheme = keyfs.InputECDSA
+		sig, err := w.SignInput(in, digest)
+		must(t, err)
+		parsed, err := secp.ParseDERSignature(sig)
+		if err != nil || !parsed.Verify(digest[:], key) || !bytes.Equal(parsed.Serialize(), sig) || !lowS(t, sig) {
+			t.Fatalf("%d: %x: %v", i, sig, err)
+		}
+		seen[fmt.Sprint("r ", sig[3])] = true
+		seen[fmt.Sprint("s ", sig[5+sig[3]])] = true
+		in.Scheme = keyfs.InputTapScript
+		sig, err = w.SignInput(in, digest)
+		must(t, err)
+		if !keyfs.VerifySchnorr(hd.XOnly(key), digest[:], sig) {
+			t.Fatalf("%d: %x", i, sig)
+		}
+		seen["schnorr r"] = seen["schnorr r"] || sig[0] == 0
+		seen["schnorr s"] = seen["schnorr s"] || sig[32] == 0
+	}
+	if !testing.Short() && !all() {
+		t.Errorf("of %q only %v was seen", want, seen)
+	}
 }

@@ -415,3 +415,94 @@ func TestLegacyDigests(t *testing.T) {
 		}
 	}
 }
+
+// TestBorders: numbers, amounts and lengths on both sides of where they take a byte more
+// give transactions that the script engine takes.
+func TestBorders(t *testing.T) {
+	r := newRing("alice")
+	for _, version := range []uint32{0, 2} {
+		for _, kind := range []string{kindP2PKH, kindP2WPKH, kindP2TR} {
+			for _, c := range []struct{ ins, outs int }{{1, 252}, {1, 253}, {252, 1}, {253, 1}} {
+				if c.ins > 1 && testing.Short() {
+					continue
+				}
+				p := newPlan()
+				p.version = version
+				for n := range c.ins {
+					p.coin(t, r, kind, n%3, 100_000)
+				}
+				for range c.outs {
+					p.pay(int64(c.ins) * 98_000 / int64(c.outs))
+				}
+				if a := answered(t, p.bytes(), Rules{}, r); !a.Complete {
+					t.Errorf("%s: %d inputs, %d outputs: %+v", kind, c.ins, c.outs, a.Description.Missing)
+				}
+			}
+			// Amounts, with what is left as the fee; and scripts of all lengths.
+			const in = maxMoney
+			p := newPlan()
+			p.version = version
+			p.coin(t, r, kind, 1, in)
+			left := int64(in)
+			for _, v := range []int64{0, 1, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x1_0000, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x1_0000_0000} {
+				p.pay(v)
+				left -= v
+			}
+			for _, n := range []int{0, 0xfc, 0xfd, 0xffff, 0x1_0000} {
+				p.payTo(1, append(bytes.Repeat([]byte{txscript.OP_NOP}, n), txscript.OP_1))
+				left--
+			}
+			p.pay(left - 1)
+			a := answered(t, p.bytes(), Rules{}, r)
+			if !a.Complete || a.Description.Fee != 1 || a.Description.Paid != in-1 || a.Description.Inputs[0].Amount != in {
+				t.Errorf("%s: a fee of %d", kind, a.Description.Fee)
+			}
+		}
+	}
+}
+
+// TestShortSignatures: signatures whose numbers begin with zeros are a byte shorter in
+// DER and are not in Schnorr's form. Both get where they belong.
+func TestShortSignatures(t *testing.T) {
+	r := newRing("alice")
+	for kind, want := range map[string][]string{
+		kindP2WPKH: {"r 31", "r 32", "r 33", "s 31", "s 32"},
+		kindP2PKH:  {"r 32", "r 33", "s 31", "s 32"},
+		kindP2TR:   {"r 0", "s 0"},
+	} {
+		n := 1000
+		if testing.Short() {
+			n, want = 20, nil
+		}
+		p := newPlan()
+		for i := range n {
+			p.coin(t, r, kind, i, 10_000)
+		}
+		tx := checked(t, p.pay(int64(n)*9_900).bytes(), Rules{}, r)
+		seen := map[string]bool{}
+		for _, w := range tx.Wants() {
+			sig := r.sign(t, w)
+			if w.Scheme == Schnorr {
+				seen["r 0"] = seen["r 0"] || sig[0] == 0
+				seen["s 0"] = seen["s 0"] || sig[32] == 0
+			} else {
+				seen[fmt.Sprint("r ", sig[3])] = true
+				seen[fmt.Sprint("s ", sig[5+sig[3]])] = true
+			}
+			if err := tx.Add(w, sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a, err := tx.Finish(); err != nil || !a.Complete {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		for _, what := range want {
+			if !seen[what] {
+				t.Errorf("%s: no signature has %s: sign more", kind, what)
+			}
+		}
+		if seen["s 33"] {
+			t.Errorf("%s: a high s", kind)
+		}
+	}
+}
