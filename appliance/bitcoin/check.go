@@ -284,8 +284,9 @@ func pays(script []byte, m *keymap, owned map[string]bool) (all, ok bool) {
 		one = p2pkh(script)
 	}
 	if one != nil {
+		// Of 32 bytes is a key of Taproot, whose hash nobody can spend from.
 		for key := range owned {
-			if bytes.Equal(hash160([]byte(key)), one) {
+			if len(key) == 33 && bytes.Equal(hash160([]byte(key)), one) {
 				return true, true
 			}
 		}
@@ -295,16 +296,22 @@ func pays(script []byte, m *keymap, owned map[string]bool) (all, ok bool) {
 		if !bytes.Equal(hash, sha(witness)) {
 			return false, false
 		}
-		program = witness
+		q, _ := readMultisig(witness)
+		return owners(q, owned)
 	}
 	q, _ := readMultisig(program)
-	return owners(q.keys, owned)
+	all, ok = owners(q, owned)
+	if _, spends := readRedeem(program); !spends || p2sh(script) == nil {
+		all = false // our key, in a script that we would not sign for
+	}
+	return all, ok
 }
 
-// owners tells whether all and whether any of the keys are owned.
-func owners(keys [][]byte, owned map[string]bool) (all, any bool) {
-	all = len(keys) > 0
-	for _, k := range keys {
+// owners tells whether all and whether any of a script's keys are owned. What we would
+// not sign for is not all ours.
+func owners(q quorum, owned map[string]bool) (all, any bool) {
+	all = len(q.keys) > 0 && !q.keyTwice()
+	for _, k := range q.keys {
 		all = all && owned[string(k)]
 		any = any || owned[string(k)]
 	}
@@ -328,7 +335,7 @@ func paysTaproot(output []byte, m *keymap, owned map[string]bool) (all, ok bool)
 	ok = owned[string(internal)]
 	for _, script := range scripts.scripts {
 		q, _ := readLeaf(script)
-		a, any := owners(q.keys, owned)
+		a, any := owners(q, owned)
 		all, ok = all && a, ok || any
 		for t := txscript.MakeScriptTokenizer(0, script); !ok && t.Next(); {
 			ok = owned[string(t.Data())] // in a script that we do not understand

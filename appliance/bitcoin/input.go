@@ -183,7 +183,7 @@ func (in *input) readScripts() *reason.Refusal {
 	case kindP2WPKH, kindNestedP2PKH:
 		in.spends = []*spend{{quorum: in.single(p2wpkh(program)), script: program, segwit: true}}
 	case kindP2SH:
-		if q, ok := readMultisig(redeem); ok {
+		if q, ok := readRedeem(redeem); ok {
 			in.spends = []*spend{{quorum: q, script: redeem}}
 		}
 	case kindP2WSH, kindNestedP2SH:

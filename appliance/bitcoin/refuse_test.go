@@ -294,6 +294,16 @@ func TestRefusals(t *testing.T) {
 			return p.pay(49_000)
 		}, Rules{}},
 
+		{"a single key in P2SH", reason.NothingToSign, "", func() *plan {
+			p := newPlan()
+			key := public(alice.key(1))
+			script := append(push(nil, key), txscript.OP_CHECKSIG)
+			m := p.spend(50_000, p2shScript(script))
+			m.put([]byte{inRedeem}, script)
+			m.put(append([]byte{inDerivation}, key...), alice.origin(key))
+			return p.pay(49_000)
+		}, Rules{}},
+
 		// Keys and change.
 		{"somebody else's key with our fingerprint", reason.OriginFalse, "inputs[0]", func() *plan {
 			p := newPlan()
@@ -331,6 +341,13 @@ func TestRefusals(t *testing.T) {
 			p := newCoin(t, alice, 50_000).pay(49_000)
 			key := public(alice.key(5))
 			p.outputs[0].put(append([]byte{outDerivation}, key...), alice.origin(key))
+			return p
+		}, Rules{}},
+		{"change to the hash of a Taproot key, which is lost", reason.ChangeFalse, "outputs[0]", func() *plan {
+			p := newCoin(t, alice, 50_000)
+			key := public(alice.key(5))[1:]
+			p.payTo(49_000, append([]byte{0, 20}, hash160(key)...))
+			p.outputs[0].put(append([]byte{outTapDerivation}, key...), append([]byte{0}, alice.origin(key)...))
 			return p
 		}, Rules{}},
 		{"Taproot change with another internal key", reason.ChangeFalse, "outputs[0]", func() *plan {
@@ -483,7 +500,7 @@ func (s scripts) OwnsScript(script []byte, keys []Key) bool {
 func TestChange(t *testing.T) {
 	alice, bob := newRing("alice"), newRing("bob")
 	a, b := public(alice.key(1)), public(bob.key(1))
-	p := newCoin(t, alice, 100_000)
+	p := newCoin(t, alice, 200_000)
 	add := func(script []byte, fields map[byte][]byte, rings ...*ring) {
 		p.payTo(10_000, script)
 		m := p.outputs[len(p.outputs)-1]
@@ -515,8 +532,25 @@ func TestChange(t *testing.T) {
 	add(p2wshScript(oneOfTwo), map[byte][]byte{outWitness: oneOfTwo}, alice, bob)
 	add(p2trScript(t, a[1:], root(leaf(b))), map[byte][]byte{outTapKey: a[1:], outTapTree: leaf(b)}, alice)
 	add(p2wshScript(own), map[byte][]byte{outWitness: own}) // nobody says that it is ours
+	redeem := multisig(1, a)
+	add(p2shScript(redeem), map[byte][]byte{outRedeem: redeem}, alice)
+	// Our key, in what the appliance would not spend: nothing would come back.
+	single, twice := append(push(nil, a), txscript.OP_CHECKSIG), multisig(1, a, a)
+	var many [][]byte
+	for n := range 16 {
+		many = append(many, public(alice.key(n+1)))
+	}
+	large := multisig(1, many...)
+	add(single, nil, alice)
+	add(own, nil, alice)
+	add(p2shScript(single), map[byte][]byte{outRedeem: single}, alice)
+	add(p2wshScript(twice), map[byte][]byte{outWitness: twice}, alice)
+	add(p2shScript(large), map[byte][]byte{outRedeem: large}, alice)
+	for n, m := range many {
+		p.outputs[len(p.outputs)-1].put(append([]byte{outDerivation}, m...), alice.origin(public(alice.key(n+1))))
+	}
 	data := p.bytes()
-	want := []bool{true, true, true, true, true, true, false, false, false}
+	want := []bool{true, true, true, true, true, true, false, false, false, true, false, false, false, false, false}
 	tx := checked(t, data, Rules{MaxFeePercent: -1}, alice)
 	for i, out := range tx.Describe().Outputs {
 		if out.Change != want[i] {

@@ -85,6 +85,17 @@ func readMultisig(script []byte) (q quorum, ok bool) {
 	return q, false
 }
 
+// maxPush is the most that a script may push, in bytes, and so the size of a redeem
+// script. What pays to a larger one is lost.
+const maxPush = 520
+
+// readRedeem is readMultisig for a redeem script without a witness, which is multisig
+// alone.
+func readRedeem(script []byte) (q quorum, ok bool) {
+	q, ok = readMultisig(script)
+	return q, ok && len(script) <= maxPush && !isSingle(script)
+}
+
 // readLeaf understands the tapscripts `KEY CHECKSIG` and
 // `KEY CHECKSIG KEY CHECKSIGADD … m NUMEQUAL` (multi_a of BIP-387).
 func readLeaf(script []byte) (q quorum, ok bool) {
