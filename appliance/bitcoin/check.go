@@ -210,6 +210,7 @@ func (in *input) findSingles(keys Singles) {
 // checkOutputs tells change from payments. An output that says it is change and
 // is not is refused.
 func (t *Tx) checkOutputs(keys Keys) error {
+	var spends map[string]bool
 	for i, txOut := range t.tx.TxOut {
 		m := t.psbt.outputs[i]
 		o := &output{kind: kindOf(txOut.PkScript, m.get(outRedeem))}
@@ -235,6 +236,12 @@ func (t *Tx) checkOutputs(keys Keys) error {
 			if !t.net.fits(k.Path) {
 				return at(reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "a key's path is for another network"), "outputs", i)
 			}
+			if spends == nil {
+				spends = t.accounts()
+			}
+			if !findable(k, spends) {
+				return at(changeFalse("its key lies on a path on which nobody would look for it"), "outputs", i)
+			}
 			owned[string(k.Public)] = true
 		}
 		if len(owned) > 0 {
@@ -252,6 +259,46 @@ func (t *Tx) checkOutputs(keys Keys) error {
 		}
 	}
 	return nil
+}
+
+// Limits of the paths of change that lies in no account that the transaction spends from.
+const (
+	usualSteps  = 6
+	usualNumber = 1000 // of all steps but the last
+)
+
+// accounts are the places of our keys that are spent from: the origins of their accounts,
+// which are two steps above them, and of their chains.
+func (t *Tx) accounts() map[string]bool {
+	m := map[string]bool{}
+	for _, in := range t.ins {
+		for _, k := range in.owned {
+			for up := 1; up <= 2 && up <= len(k.Path); up++ {
+				m[above(k, up)] = true
+			}
+		}
+	}
+	return m
+}
+
+func above(k Key, steps int) string {
+	k.Path = k.Path[:len(k.Path)-steps]
+	return k.Origin()
+}
+
+// findable reports whether who has the wallet and nothing else would find coins at a key
+// of ours: beside others that the transaction spends, or where all numbers are usual.
+// What lies elsewhere is not lost, but as good as that until somebody tells the path,
+// which whoever wrote the PSBT could sell.
+func findable(k Key, accounts map[string]bool) bool {
+	n := len(k.Path)
+	if n < 2 || accounts[above(k, 1)] {
+		return true
+	}
+	usual := func(path []uint32) bool {
+		return !slices.ContainsFunc(path, func(step uint32) bool { return step&^hardened >= usualNumber })
+	}
+	return usual(k.Path[n-2:n-1]) && (accounts[above(k, 2)] || n <= usualSteps && usual(k.Path[:n-2]))
 }
 
 func changeFalse(format string, args ...any) *reason.Refusal {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -720,4 +721,59 @@ func TestSize(t *testing.T) {
 	fields := full(t, r, 100_000, maxFields+1)
 	_, err := Parse(fields)
 	wantCode(t, err, reason.PSBTMalformed)
+}
+
+// TestFindable: change lies where somebody would look for it.
+func TestFindable(t *testing.T) {
+	const h = hardened
+	for i, c := range []struct {
+		path []uint32
+		ok   bool
+	}{
+		{[]uint32{84 | h, h, h, 1, 999_999}, true}, // the account of the input
+		{[]uint32{84 | h, h, h, 999, 5}, true},
+		{[]uint32{84 | h, h, h, 1000, 5}, false},
+		{[]uint32{84 | h, h, h, 1000 | h, 5}, false},
+		{[]uint32{84 | h, h, 999 | h, 1, 5}, true},
+		{[]uint32{84 | h, h, 1000 | h, 1, 5}, false},
+		{[]uint32{86 | h, h, 7 | h, 1, 5}, true},
+		{[]uint32{48 | h, h, h, 2 | h, 1, 5}, true},
+		{[]uint32{48 | h, h, h, 2 | h, 1, 0, 5}, false}, // too many steps
+		{[]uint32{0, 5}, true},
+		{[]uint32{5}, true},
+		{[]uint32{1 << 30, 0, 5}, false},
+	} {
+		r := newRing("alice")
+		p := newCoin(t, r, 50_000).pay(20_000)
+		key, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{byte(i + 1)}, 32))
+		r.add(key, c.path)
+		p.payTo(29_000, append([]byte{0, 20}, hash160(public(key))...))
+		p.outputs[1].put(append([]byte{outDerivation}, public(key)...), r.origin(public(key)))
+		q, err := Parse(p.bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := q.Check(Rules{}, r)
+		if c.ok {
+			if err != nil || tx.Describe().Change != 29_000 {
+				t.Errorf("%v: %v", c.path, err)
+			}
+			continue
+		}
+		wantCode(t, err, reason.ChangeFalse)
+	}
+	// Where it is spent from, it may come back to.
+	far := []uint32{1 << 30, 1 << 29, 7, 8, 9, 2000, 3}
+	r := newRing("alice")
+	one, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{1}, 32))
+	two, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{2}, 32))
+	r.add(one, far)
+	r.add(two, append(slices.Clone(far[:6]), 4))
+	p := newPlan()
+	script, _ := single(kindP2WPKH, public(one))
+	p.spend(50_000, script).put(append([]byte{inDerivation}, public(one)...), r.origin(public(one)))
+	script, _ = single(kindP2WPKH, public(two))
+	p.payTo(49_000, script)
+	p.outputs[0].put(append([]byte{outDerivation}, public(two)...), r.origin(public(two)))
+	checked(t, p.bytes(), Rules{}, r)
 }
