@@ -29,6 +29,7 @@ type Tx struct {
 	digests *digester
 
 	in, fee, paid int64 // satoshi
+	shared        int64 // of paid, to scripts in which the company has a part
 }
 
 // An output is what Check finds out about one output.
@@ -253,6 +254,9 @@ func (t *Tx) checkOutputs(keys Keys) error {
 			if s, has := keys.(Scripts); has && !all {
 				o.change = s.OwnsScript(txOut.PkScript, named)
 			}
+			if !o.change {
+				t.shared += txOut.Value
+			}
 		}
 		if !o.change {
 			t.paid += txOut.Value
@@ -392,9 +396,14 @@ func paysTaproot(output []byte, m *keymap, owned map[string]bool) (all, ok bool)
 }
 
 func (t *Tx) checkFee(Keys) error {
-	percent, of := int64(t.rules.MaxFeePercent), t.paid
+	// What goes to scripts that are shared is change most often, which would make any
+	// fee look small.
+	percent, of := int64(t.rules.MaxFeePercent), t.paid-t.shared
 	if percent == 0 {
 		percent = defaultFeePercent
+	}
+	if of == 0 {
+		of = t.paid
 	}
 	if of == 0 {
 		of = t.in - t.fee

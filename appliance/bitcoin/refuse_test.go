@@ -46,6 +46,15 @@ func xpubKey(version [4]byte) []byte {
 	return append(append([]byte{globalXpub}, version[:]...), make([]byte, 74)...)
 }
 
+// share adds an output that both can spend together.
+func (p *plan) share(amount int64, a, b *ring) {
+	script := multisig(2, public(a.key(8)), public(b.key(8)))
+	p.payTo(amount, p2wshScript(script))
+	m := p.outputs[len(p.outputs)-1]
+	m.put([]byte{outWitness}, script)
+	m.put(append([]byte{outDerivation}, public(a.key(8))...), a.origin(public(a.key(8))))
+}
+
 // TestRefusals: one case for each thing that a careful signer refuses, and beside
 // it the nearest that he signs.
 func TestRefusals(t *testing.T) {
@@ -188,6 +197,16 @@ func TestRefusals(t *testing.T) {
 		{"all comes back", signed, "", func() *plan {
 			p := newCoin(t, alice, 100_000)
 			p.change(alice, 9, 98_000)
+			return p
+		}, Rules{}},
+		{"change that is shared does not count either", reason.FeeTooHigh, "", func() *plan {
+			p := newCoin(t, alice, 100_000).pay(1_000)
+			p.share(98_000, alice, mallory)
+			return p
+		}, Rules{}},
+		{"all goes to what is shared", signed, "", func() *plan {
+			p := newCoin(t, alice, 100_000)
+			p.share(98_000, alice, mallory)
 			return p
 		}, Rules{}},
 		{"all is fee", reason.FeeTooHigh, "", func() *plan {
