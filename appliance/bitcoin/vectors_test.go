@@ -77,6 +77,18 @@ func TestVectors(t *testing.T) {
 				}
 			case strings.Contains(section, "valid"):
 				counts["valid"]++
+				for i, m := range p.inputs {
+					// In which order the bytes of an id are, only these vectors say.
+					raw := m.get(inTx)
+					if p.version != 2 || raw == nil {
+						continue
+					}
+					counts["spent"]++
+					spent := p.tx.TxIn[i].PreviousOutPoint
+					if id, out, err := readOutput(raw, spent.Index); err != nil || id != spent.Hash || out == nil {
+						t.Errorf("input %d spends %v, and its previous transaction is %v (%v)", i, spent, id, err)
+					}
+				}
 			default:
 				counts["signer"]++
 				_, err := p.Check(Rules{Network: "testnet", MaxFeePercent: -1}, signerKeys(t, "signer_a"))
@@ -89,7 +101,7 @@ func TestVectors(t *testing.T) {
 		})
 	}
 	// Nothing was lost on the way into the files.
-	for name, want := range map[string]int{"invalid": 20 + 24 + 1 + 11, "valid": 10 + 14 + 6, "lock time": 9, "signer": 4, "twice": 1} {
+	for name, want := range map[string]int{"invalid": 20 + 24 + 1 + 11, "valid": 10 + 14 + 6, "lock time": 9, "signer": 4, "twice": 1, "spent": 13} {
 		if counts[name] != want {
 			t.Errorf("%d vectors are %s, want %d", counts[name], name, want)
 		}
