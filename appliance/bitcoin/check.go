@@ -241,7 +241,8 @@ func (t *Tx) checkOutputs(keys Keys) error {
 				spends = t.accounts()
 			}
 			if !findable(k, spends) {
-				return at(changeFalse("its key lies on a path on which nobody would look for it"), "outputs", i)
+				return at(reason.New(reason.ChangeFalse, "let change go to an account that is spent from, or to an account and a chain below 1000",
+					"its key lies on a path on which nobody would look for it"), "outputs", i)
 			}
 			owned[string(k.Public)] = true
 		}
