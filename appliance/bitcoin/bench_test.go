@@ -54,7 +54,7 @@ func BenchmarkFinish(b *testing.B) {
 					tx := checked(b, data, Rules{}, r)
 					b.StartTimer()
 					for i, w := range tx.Wants() {
-						if err := tx.Add(w, sigs[i]); err != nil {
+						if err := tx.Add(w, sigs[i], false); err != nil {
 							b.Fatal(err)
 						}
 					}

@@ -266,7 +266,7 @@ func answered(t testing.TB, data []byte, rules Rules, r *ring) *Answer {
 	t.Helper()
 	tx := checked(t, data, rules, r)
 	for _, w := range tx.Wants() {
-		if err := tx.Add(w, r.sign(t, w)); err != nil {
+		if err := tx.Add(w, r.sign(t, w), false); err != nil {
 			t.Fatal(err)
 		}
 	}
