@@ -76,7 +76,8 @@ type preview struct {
 	policy *policy.Policy
 	now    time.Time
 
-	read, refused int // requests
+	read, refused int  // requests
+	byPolicy      bool // a policy could allow what is refused
 }
 
 func (v *preview) run(cmd *cobra.Command, files []string) error {
@@ -114,7 +115,7 @@ func (v *preview) run(cmd *cobra.Command, files []string) error {
 		return nil
 	}
 	hint := ""
-	if v.policyFile == "" {
+	if v.policyFile == "" && v.byPolicy {
 		hint = "this is by a policy that says nothing; --policy FILE takes the company's"
 	}
 	return &failure{exitRefused, fmt.Errorf("%d of %s would be refused", v.refused, plural(v.read, "request")), hint}
@@ -364,6 +365,9 @@ func (v *preview) command(f *foreseen, r *request.Request, raw []byte) {
 	}
 }
 
+// ofPolicy are the codes of what a policy can allow.
+var ofPolicy = []reason.Code{reason.PolicyForbids, reason.FeeTooHigh, reason.SighashForbidden, reason.AmountUnproven}
+
 // tell counts and prints.
 func (v *preview) tell(f *foreseen) error {
 	if f.Type != "batch" || f.Refused {
@@ -371,6 +375,9 @@ func (v *preview) tell(f *foreseen) error {
 	}
 	if f.Refused {
 		v.refused++
+	}
+	for _, e := range f.Refusals {
+		v.byPolicy = v.byPolicy || slices.Contains(ofPolicy, e.Code)
 	}
 	if v.json {
 		return printJSON(v.out, f)
