@@ -54,8 +54,9 @@ func (p *PSBT) preview(r Rules, pre *ledger.Preview) (err error) {
 
 	d := &Description{Network: r.Network, Outputs: make([]Output, len(p.outputs))}
 	said := make([]string, len(p.outputs))
+	owners := p.Fingerprints()
 	for i := range p.outputs {
-		d.Outputs[i].Change, said[i] = p.claim(i)
+		d.Outputs[i].Change, said[i] = p.claim(i, owners)
 	}
 	t, err := p.open(d)
 	if err != nil {
@@ -143,9 +144,9 @@ func (p *PSBT) network() (name, why string) {
 }
 
 // claim is what the PSBT says of an output by the keys that it names for it: whether it
-// is change of the inputs' owners. That a key comes from its master key is what nobody
+// is change of the inputs' owners, the master keys that these name. That a key comes from its master key is what nobody
 // here can know.
-func (p *PSBT) claim(i int) (change bool, word string) {
+func (p *PSBT) claim(i int, owners [][4]byte) (change bool, word string) {
 	m := p.outputs[i]
 	named, _ := m.origins(outDerivation, outTapDerivation)
 	if len(named) == 0 {
@@ -166,7 +167,7 @@ func (p *PSBT) claim(i int) (change bool, word string) {
 		return false, " (the PSBT names a key of " + who + " for it, and it does not pay to that key)"
 	case !all:
 		return false, " (says the PSBT: " + who + " has a part in it)"
-	case !slices.ContainsFunc(p.Fingerprints(), func(f [4]byte) bool { return slices.Contains(masters, f) }):
+	case !slices.ContainsFunc(owners, func(f [4]byte) bool { return slices.Contains(masters, f) }):
 		return false, " (says the PSBT: to " + who + ", of which no input is)"
 	}
 	return true, " (says the PSBT: change of " + who + ")"

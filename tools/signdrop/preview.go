@@ -245,6 +245,7 @@ type foreseen struct {
 // expected is a refusal that the appliance would answer with.
 type expected struct {
 	Code    reason.Code `json:"code"`
+	Line    int         `json:"line,omitzero"` // of a batch that is refused as a whole
 	Field   string      `json:"field,omitempty"`
 	Message string      `json:"message"`
 	Hint    string      `json:"hint,omitempty"`
@@ -256,10 +257,7 @@ func (f *foreseen) refuse(err error) {
 	if !ok {
 		r = reason.New(reason.RequestMalformed, "make it anew", "%v", err)
 	}
-	e := expected{r.Code, r.Field, r.Message, r.Hint}
-	if r.Line > 0 {
-		e.Field = strings.TrimSuffix(fmt.Sprintf("line %d, %s", r.Line, r.Field), ", ")
-	}
+	e := expected{r.Code, r.Line, r.Field, r.Message, r.Hint}
 	if !slices.Contains(f.Refusals, e) {
 		f.Refusals = append(f.Refusals, e)
 	}
@@ -408,11 +406,11 @@ func (f *foreseen) print(w io.Writer) {
 	fmt.Fprintf(w, "%s: %s\n", printable(where), printable(head))
 	for _, e := range f.Refusals {
 		at := ""
+		if e.Line > 0 {
+			at = fmt.Sprintf("line %d: ", e.Line)
+		}
 		if e.Field != "" {
-			at = "field " + e.Field + ": "
-			if strings.HasPrefix(e.Field, "line ") {
-				at = e.Field + ": "
-			}
+			at += "field " + e.Field + ": "
 		}
 		fmt.Fprintf(w, "  %s: %s\n", e.Code, printable(at+e.Message))
 		if e.Hint != "" {
