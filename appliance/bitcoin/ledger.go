@@ -22,7 +22,7 @@ import (
 // What Parse returns is a PSBT. It is a ledger.Tx in name only: only NewPayment makes
 // one that can be signed, when the PSBT was checked with the company's keys.
 var Ledger = ledger.Ledger{
-	Name: "bitcoin", Finds: true, Parse: parseField, Rules: parseRules, Explain: explain,
+	Name: "bitcoin", Finds: true, Parse: parseField, Rules: parseRules, Explain: explain, Preview: preview,
 	Document: &ledger.Document{Ending: ".psbt", Parse: func(data []byte) (ledger.Tx, error) { return asTx(Parse(data)) }},
 }
 
