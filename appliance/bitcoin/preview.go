@@ -144,8 +144,8 @@ func (p *PSBT) network() (name, why string) {
 }
 
 // claim is what the PSBT says of an output by the keys that it names for it: whether it
-// is change of the inputs' owners, the master keys that these name. That a key comes from its master key is what nobody
-// here can know.
+// is change of the inputs' owners, the master keys that these name. That a key comes
+// from its master key is what nobody here can know.
 func (p *PSBT) claim(i int, owners [][4]byte) (change bool, word string) {
 	m := p.outputs[i]
 	named, _ := m.origins(outDerivation, outTapDerivation)
