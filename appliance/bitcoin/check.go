@@ -28,6 +28,8 @@ type Tx struct {
 	wants   []Want
 	digests *digester
 
+	verified *txscript.SigCache // signatures that were added
+
 	in, fee, paid int64 // satoshi
 	shared        int64 // of paid, to scripts in which the company has a part
 }

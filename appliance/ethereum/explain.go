@@ -29,7 +29,7 @@ func explain(a *answer.Answer) *ledger.Finding {
 }
 
 type explainer struct {
-	a   *answer.Answer
+	a   *answer.Answer // nil in a preview: nobody has said anything yet
 	f   *ledger.Finding
 	own own
 
@@ -49,7 +49,7 @@ func (e *explainer) field(name, signed, said string) {
 }
 
 func (e *explainer) same(name, signed, said string) {
-	if signed != said {
+	if signed != said && e.a != nil {
 		e.problem("the answer says %s %q, and what was signed says %q", name, said, signed)
 	}
 }
@@ -141,36 +141,30 @@ func (e *explainer) transaction() error {
 	}
 	hash := keccak(raw)
 	e.same("hash", hex0x(hash[:]), e.own.Hash)
+	body := raw
 	kind, typed := kinds[e.a.Operation]
-	body, signed := raw, e.payload
 	if typed {
-		if len(raw) == 0 || raw[0] != kind || len(signed) == 0 || signed[0] != kind {
+		if len(raw) == 0 || raw[0] != kind {
 			return fmt.Errorf("the raw transaction is not one of type %d", kind)
 		}
-		body, signed = raw[1:], signed[1:]
+		body = raw[1:]
 	}
 	outer, err := decode(body)
 	if err != nil {
 		return fmt.Errorf("reading the raw transaction: %w", err)
 	}
-	inner, err := decode(signed)
+	get, chain, err := takeApart(e.a.Operation, e.payload)
 	if err != nil {
-		return fmt.Errorf("reading the payload: %w", err)
+		return err
 	}
 	names := transactionFields[e.a.Operation]
-	chained := 0 // what EIP-155 adds to what is signed
-	if !typed {
-		chained = 3
-	}
-	if !outer.list || !inner.list || len(outer.items) != len(names)+3 || len(inner.items) != len(names)+chained {
+	if !outer.list || len(outer.items) != len(names)+3 {
 		return errors.New("the raw transaction is not of its form")
 	}
-	get := map[string]item{}
 	for i, name := range names {
-		if !bytes.Equal(outer.items[i].raw, inner.items[i].raw) {
+		if !bytes.Equal(outer.items[i].raw, get[name].raw) {
 			return fmt.Errorf("the raw transaction has another %s than the payload", name)
 		}
-		get[name] = inner.items[i]
 	}
 	last := outer.items[len(names):]
 	for i, want := range [][]byte{e.r, e.s} {
@@ -178,13 +172,8 @@ func (e *explainer) transaction() error {
 			return errors.New("the raw transaction has another signature")
 		}
 	}
-	chain := get["chain_id"]
 	v := new(big.Int).SetInt64(int64(e.parity))
 	if !typed {
-		chain = inner.items[len(names)]
-		if len(inner.items[len(names)+1].raw) != 1 || inner.items[len(names)+1].raw[0] != 0x80 || !bytes.Equal(inner.items[len(names)+1].raw, inner.items[len(names)+2].raw) {
-			return errors.New("the payload is not of EIP-155's form")
-		}
 		v.SetBytes(chain.bytes)
 		v.Lsh(v, 1).Add(v, big.NewInt(35+int64(e.parity)))
 	}
@@ -192,12 +181,46 @@ func (e *explainer) transaction() error {
 	if last[0].list || !bytes.Equal(last[0].bytes, v.Bytes()) {
 		return errors.New("the raw transaction has another v")
 	}
-	for name, it := range get {
-		if (name == "access_list" || name == "authorization_list") != it.list {
-			return errors.New("the raw transaction is not of its form")
+	return e.meaning(get, chain)
+}
+
+// takeApart decodes what is signed of a transaction: its items by name, and the chain.
+func takeApart(op string, payload []byte) (get map[string]item, chain item, err error) {
+	kind, typed := kinds[op]
+	if typed {
+		if len(payload) == 0 || payload[0] != kind {
+			return nil, chain, fmt.Errorf("the payload is not a transaction of type %d", kind)
+		}
+		payload = payload[1:]
+	}
+	inner, err := decode(payload)
+	if err != nil {
+		return nil, chain, fmt.Errorf("reading the payload: %w", err)
+	}
+	names := transactionFields[op]
+	chained := 0 // what EIP-155 adds to what is signed
+	if !typed {
+		chained = 3
+	}
+	if !inner.list || len(inner.items) != len(names)+chained {
+		return nil, chain, errors.New("the payload is not of its form")
+	}
+	get = map[string]item{}
+	for i, name := range names {
+		get[name] = inner.items[i]
+		if (name == "access_list" || name == "authorization_list") != inner.items[i].list {
+			return nil, chain, errors.New("the payload is not of its form")
 		}
 	}
-	return e.meaning(get, chain)
+	if typed {
+		return get, get["chain_id"], nil
+	}
+	for _, it := range inner.items[len(names)+1:] {
+		if len(it.raw) != 1 || it.raw[0] != 0x80 {
+			return nil, chain, errors.New("the payload is not of EIP-155's form")
+		}
+	}
+	return get, inner.items[len(names)], nil
 }
 
 // transactionFields are the items of what is signed, in order.
@@ -222,6 +245,10 @@ func (e *explainer) meaning(get map[string]item, chain item) error {
 		e.same("contract", "", e.own.Contract)
 	case 0:
 		from, r := parseAddress(e.own.From)
+		if e.a == nil && e.own.From == "" {
+			e.add("contract", "is created, at an address that follows from who signs")
+			break
+		}
 		if r != nil {
 			return errors.New("from is not an address")
 		}
