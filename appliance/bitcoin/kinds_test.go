@@ -520,7 +520,7 @@ func TestShortSignatures(t *testing.T) {
 				seen[fmt.Sprint("r ", sig[3])] = true
 				seen[fmt.Sprint("s ", sig[5+sig[3]])] = true
 			}
-			if err := tx.Add(w, sig); err != nil {
+			if err := tx.Add(w, sig, false); err != nil {
 				t.Fatal(err)
 			}
 		}
