@@ -104,10 +104,17 @@ func (k *purse) fits(w *keyfs.Wallet) bool {
 }
 
 // networkOf is that of the first HD wallet that the PSBT names, or the main network. A
-// wallet of another beside it is refused.
+// wallet of another beside it is refused. Wallets of the same words have the same
+// fingerprint on every network; the keys' paths tell which is meant.
 func (k *purse) networkOf(p *bitcoin.PSBT) string {
 	for _, f := range p.Fingerprints() {
-		if ws := k.masters(f); len(ws) > 0 {
+		ws := k.masters(f)
+		for _, w := range ws {
+			if n := networks[w.Network()]; p.Fits(n) {
+				return n
+			}
+		}
+		if len(ws) > 0 {
 			return networks[ws[0].Network()]
 		}
 	}
@@ -151,6 +158,7 @@ func (k *purse) Owns(key bitcoin.Key) bool {
 	if n == 0 || n > maxSteps || key.Path[n-1] >= maxIndex {
 		return false
 	}
+	foreign := false
 	for _, w := range k.masters(key.Fingerprint) {
 		if k.err != nil {
 			return false
@@ -161,13 +169,14 @@ func (k *purse) Owns(key bitcoin.Key) bool {
 		}
 		if same(pub.Key().SerializeCompressed(), key.Public) {
 			if !k.fits(w) {
-				k.foreign = true
+				foreign = true
 				continue
 			}
 			k.trees[originOf(key)] = w
 			return true
 		}
 	}
+	k.foreign = k.foreign || foreign
 	return false
 }
 

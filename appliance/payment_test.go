@@ -228,6 +228,31 @@ func TestPaymentSameKeyTwice(t *testing.T) {
 	y.end(stop, 2)
 }
 
+// TestPaymentSameWords: wallets of the same words on two networks have the same
+// fingerprint and the same master key. The keys' paths tell which is meant.
+func TestPaymentSameWords(t *testing.T) {
+	y := newTreasury(t, "")
+	stop := y.serve()
+	networks := []string{"main", "test"}
+	var wallets []*answer.Answer
+	for _, network := range networks {
+		wallets = append(wallets, y.sealed(network, fmt.Sprintf(`{"type":"wallet.import","mnemonic":%q,"network":%q}`, vectorWords, network)))
+	}
+	for i, network := range networks {
+		accounts, err := testbed.Accounts(wallets[i])
+		y.ok(err)
+		a := accounts[hd.P2WPKH]
+		r := y.signed(payment(a, network, 1).PSBT(), 1, true)
+		if r.Network != network+"net" || r.Signed[0].Wallet != wallets[i].Wallet {
+			t.Errorf("%s: signed by %s for %s", network, r.Signed[0].Wallet, r.Network)
+		}
+		// Another refusal is not taken for that of a network.
+		dear := testbed.NewPayment().Spend("dear "+network, 100_000, hd.P2WPKH, a.Key(0, 2)).Pay(50_000, 1).PSBT()
+		y.refused("too high a fee, "+network, ".psbt", dear, reason.FeeTooHigh, "")
+	}
+	y.end(stop, 2)
+}
+
 // TestPaymentStrangers: what belongs to another company, or to nobody, is not signed,
 // and nobody is told which.
 func TestPaymentStrangers(t *testing.T) {

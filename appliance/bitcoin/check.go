@@ -254,9 +254,6 @@ func (t *Tx) checkOutputs(keys Keys) error {
 				return at(changeFalse("its script is not that of the company's key which it names"), "outputs", i)
 			}
 			o.change = all
-			if s, has := keys.(Scripts); has && !all {
-				o.change = s.OwnsScript(txOut.PkScript, named)
-			}
 			if !o.change {
 				t.shared += txOut.Value
 			}

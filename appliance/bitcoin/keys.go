@@ -50,14 +50,6 @@ type Keys interface {
 	Owns(Key) bool
 }
 
-// Scripts is what Keys may have in addition, where wallets share keys with
-// others. OwnsScript reports whether an output with the script and the keys that
-// the PSBT names for it comes back to one of the asker's wallets. It is asked
-// where some key of the output is owned and some is not.
-type Scripts interface {
-	OwnsScript(script []byte, keys []Key) bool
-}
-
 // Singles is what Keys may have in addition for wallets that have one key, which
 // PSBTs often name without an origin. It tells which keys of 33 bytes, or 32 of
 // Taproot, are theirs, and whose key an output's script pays to by its hash (P2PKH,

@@ -73,6 +73,19 @@ func (p *PSBT) Fingerprints() (list [][4]byte) {
 	return list
 }
 
+// Fits reports whether the PSBT can be for one of the Networks: none of its inputs' keys
+// is, by its path, for another, and no extended public key.
+func (p *PSBT) Fits(name string) bool {
+	net := networks[name]
+	for _, in := range p.inputs {
+		named, _ := in.origins(inDerivation, inTapDerivation)
+		if slices.ContainsFunc(named, func(k Key) bool { return !net.fits(k.Path) }) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(p.global.pairs, func(x pair) bool { return x.kind() == globalXpub && !net.fitsXpub([4]byte(x.data())) })
+}
+
 // The methods that make a PSBT a ledger.Tx, see Ledger.
 
 // Ledger returns "bitcoin".

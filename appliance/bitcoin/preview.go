@@ -118,20 +118,7 @@ func (p *PSBT) preview(r Rules, pre *ledger.Preview) (err error) {
 
 // network is the one that the keys of the inputs are for, and why it is assumed.
 func (p *PSBT) network() (name, why string) {
-	var main, test bool
-	for _, in := range p.inputs {
-		named, _ := in.origins(inDerivation, inTapDerivation)
-		for _, k := range named {
-			main = main || !networks["testnet"].fits(k.Path)
-			test = test || !networks["mainnet"].fits(k.Path)
-		}
-	}
-	for _, x := range p.global.pairs {
-		if x.kind() == globalXpub {
-			main = main || [4]byte(x.data()) == mainXpub
-			test = test || [4]byte(x.data()) == testXpub
-		}
-	}
+	main, test := !p.Fits("testnet"), !p.Fits("mainnet")
 	switch {
 	case main && test:
 		return "mainnet", "assumed; the PSBT's keys are for several"

@@ -506,16 +506,6 @@ func TestFinishedByOthers(t *testing.T) {
 	wantCode(t, err, reason.CosignatureInvalid)
 }
 
-// script is an owner of scripts.
-type scripts struct {
-	*ring
-	mine []byte
-}
-
-func (s scripts) OwnsScript(script []byte, keys []Key) bool {
-	return len(keys) == 2 && bytes.Equal(script, s.mine)
-}
-
 // TestChange tells what comes back from what somebody else could take too.
 func TestChange(t *testing.T) {
 	alice, bob := newRing("alice"), newRing("bob")
@@ -575,14 +565,6 @@ func TestChange(t *testing.T) {
 	for i, out := range tx.Describe().Outputs {
 		if out.Change != want[i] {
 			t.Errorf("output %d: change is %t, want %t", i, out.Change, want[i])
-		}
-	}
-	// A wallet that knows the script has the last word on what is shared.
-	want[6] = true
-	tx = checked(t, data, Rules{MaxFeePercent: -1}, scripts{alice, p2wshScript(oneOfTwo)})
-	for i, out := range tx.Describe().Outputs {
-		if out.Change != want[i] {
-			t.Errorf("output %d, for a wallet with the script: change is %t, want %t", i, out.Change, want[i])
 		}
 	}
 }
