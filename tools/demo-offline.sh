@@ -11,8 +11,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="${BIN:-$PWD/bin}:$PATH"
 top=$PWD
+. tools/demo-lib.sh
 
-lacks() { echo "demo: $1 is missing (Debian: apt install $2)" >&2; exit 1; }
 command -v ssh-keygen >/dev/null || lacks ssh-keygen openssh-client
 command -v node >/dev/null || lacks node nodejs
 /usr/bin/python3 -c 'import electrum' 2>/dev/null || lacks "Electrum's library" python3-electrum
@@ -34,23 +34,14 @@ install_ethers() {
 }
 install_ethers
 
-demo=${1:-demo-offline}
-if [ -e "$demo" ] && [ ! -e "$demo/.signdrop-demo" ]; then
-	echo "demo: $demo exists and is not a demo's directory: give another as the argument" >&2
-	exit 1
-fi
-rm -rf "$demo"
-mkdir -p "$demo/connected" "$demo/stick" "$demo/offline"
-touch "$demo/.signdrop-demo"
-cd "$demo"
+begin "${1:-demo-offline}"
+mkdir connected stick offline
 : >offline.log
 
 data=offline/data          # the data volume, in the offline machine
 kek=file:$PWD/offline/kek  # what its keys are sealed under; on a stick of its own
 acme=$data/spool/acme
 
-say() { printf '\n%s\n' "$*"; }
-run() { printf '$'; printf ' %q' "$@"; echo; "$@"; }
 # Electrum and ethers. -B: Python leaves no __pycache__ behind.
 watching=(/usr/bin/python3 -B "$top/tools/offline/watching.py")
 transfer=(node "$top/tools/offline/transfer.mjs" "$ethers")
@@ -58,17 +49,7 @@ transfer=(node "$top/tools/offline/transfer.mjs" "$ethers")
 finish() {
 	local status=$?
 	trap - EXIT
-	if [ "$status" -ne 0 ]; then
-		{
-			echo
-			echo "demo: FAILED (exit $status)"
-			for reason in "$acme"/rejected/*.reason.json; do
-				[ -e "$reason" ] && echo "refused: $(cat "$reason")"
-			done
-			echo "the log, $PWD/offline.log:"
-			tail -n 20 offline.log
-		} >&2
-	fi
+	[ "$status" -eq 0 ] || failed "$status" "$acme/rejected" offline.log
 	exit "$status"
 }
 trap finish EXIT
@@ -96,14 +77,6 @@ unpack() {
 		run mv $acme/outbox/$glob stick/
 	done
 	run mv stick/* connected/
-}
-
-# field NAME FILE takes the first string of this name out of a file of JSON.
-field() {
-	local value
-	value=$(grep -o "\"$1\": *\"[^\"]*\"" "$2" | head -n 1 | cut -d '"' -f 4)
-	[ -n "$value" ] || { echo "demo: $2 has no $1" >&2; return 1; }
-	printf '%s' "$value"
 }
 
 say "1. On the connected machine lies the key that requests are signed with. The offline

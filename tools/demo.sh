@@ -10,28 +10,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/bin:$PATH"
 
-for tool in ssh-keygen openssl; do
-	command -v "$tool" >/dev/null || { echo "demo: $tool is missing (Debian: apt install openssh-client openssl)" >&2; exit 1; }
-done
-command -v signdropd >/dev/null || { echo "demo: run make build first" >&2; exit 1; }
+. tools/demo-lib.sh
 
-demo=${1:-demo}
-if [ -e "$demo" ] && [ ! -e "$demo/.signdrop-demo" ]; then
-	echo "demo: $demo exists and is not a demo's directory: give another as the argument" >&2
-	exit 1
-fi
-rm -rf "$demo"
-mkdir -p "$demo"
-touch "$demo/.signdrop-demo"
-cd "$demo"
+command -v ssh-keygen >/dev/null || lacks ssh-keygen openssh-client
+command -v openssl >/dev/null || lacks openssl openssl
+command -v signdropd >/dev/null || { echo "demo: run make build first" >&2; exit 1; }
+begin "${1:-demo}"
 
 data=data                      # the appliance's data volume
 acme=$data/spool/acme          # the partner's world: inbox, outbox, rejected
 daemon=
 : >daemon.log
-
-say() { printf '\n%s\n' "$*"; }
-run() { printf '$'; printf ' %q' "$@"; echo; "$@"; }
 
 stop_daemon() {
 	[ -n "$daemon" ] || return 0
@@ -44,17 +33,7 @@ finish() {
 	local status=$?
 	trap - EXIT
 	stop_daemon
-	if [ "$status" -ne 0 ]; then
-		{
-			echo
-			echo "demo: FAILED (exit $status)"
-			for reason in "$acme"/rejected/*.reason.json; do
-				[ -e "$reason" ] && echo "refused: $(cat "$reason")"
-			done
-			echo "the daemon's log, $PWD/daemon.log:"
-			tail -n 40 daemon.log
-		} >&2
-	fi
+	[ "$status" -eq 0 ] || failed "$status" "$acme/rejected" daemon.log
 	exit "$status"
 }
 trap finish EXIT
@@ -93,15 +72,6 @@ await() {
 	[ -e "$acme/outbox/$1.result.json" ] || { echo "demo: $1 was refused" >&2; return 1; }
 }
 verdict() { [ -e "$acme/outbox/$1.result.json" ] || [ -e "$acme/rejected/$1.reason.json" ]; }
-
-# field NAME FILE takes a string out of an answer, an object on one line. JSON
-# writes a line break in a string as \n; %b makes it one again.
-field() {
-	local value
-	value=$(sed -n "s/.*,\"$1\":\"\([^\"]*\)\".*/\1/p" "$2")
-	[ -n "$value" ] || { echo "demo: $2 has no $1" >&2; return 1; }
-	printf '%b' "$value"
-}
 
 say "1. The partner makes a key. The operator sets up an appliance that knows it."
 run ssh-keygen -q -t ed25519 -N '' -C alice@acme -f partner_key
