@@ -233,6 +233,31 @@ func TestUses(t *testing.T) {
 	}
 }
 
+// TestPaysApart: a contract's code cannot be written so that a payment counts as the
+// replacement of its creation. An address that begins with the four bytes below is found
+// in minutes.
+func TestPaysApart(t *testing.T) {
+	// No address, value 0, and a code of 56 bytes, which goes on as the address, a value
+	// of 1 ether and data.
+	const start = "0080b838"
+	tail := strings.Repeat("aa", 16)
+	data := strings.Repeat("bb", 29)
+	code := tail + "00" + "880de0b6b3a7640000" + "9d" + data // 56 bytes
+	of := func(object string) [32]byte {
+		t.Helper()
+		tx, err := Ledger.Parse([]byte(object))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tx.(*Tx).pays
+	}
+	create := with(t, plain, `{"to":null,"create":true,"value":"0","data":"0x`+code+`"}`)
+	pay := with(t, plain, `{"to":"0x`+start+tail+`","value":"1000000000000000000","data":"0x`+data+`"}`)
+	if of(create) == of(pay) {
+		t.Error("the creation of a contract may be replaced by a payment")
+	}
+}
+
 func TestRules(t *testing.T) {
 	anyAuth := `{"operation":"authorization","chain_id":"0","nonce":"9","address":"` + payee + `"}`
 	hash := `{"operation":"hash","hash":"0x` + strings.Repeat("11", 32) + `"}`
