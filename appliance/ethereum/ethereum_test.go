@@ -2,13 +2,16 @@ package ethereum
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"math/big"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
+	secp "github.com/btcsuite/btcd/btcec/v2/ecdsa"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"signdrop/appliance/answer"
@@ -335,7 +338,7 @@ func TestExplainTampered(t *testing.T) {
 		plain, mail, with(t, plain, `{"to":null,"create":true,"data":"0x6000"}`),
 		with(t, plain, `{"operation":"legacy","gas_price":"7","max_fee_per_gas":null,"max_priority_fee_per_gas":null}`),
 		`{"operation":"message","text":"a"}`, `{"operation":"message","bytes":"0x61"}`, `{"operation":"hash","hash":"0x` + strings.Repeat("11", 32) + `"}`,
-		`{"operation":"authorization","chain_id":"1","nonce":"9","address":"` + payee + `"}`,
+		`{"operation":"authorization","chain_id":"1","nonce":"9","address":"` + payee + `"}`, setCode(t),
 	} {
 		good := signed(t, strings.Repeat("46", 32), object)
 		if f := explain(good); !f.Signed || len(f.Problems) > 0 || len(f.Fields) == 0 {
@@ -355,7 +358,9 @@ func TestExplainTampered(t *testing.T) {
 		bad("another signature", func(a *answer.Answer) { a.Signature = other.Signature })
 		bad("another payload", func(a *answer.Answer) { a.Payload += "00" })
 		bad("another algorithm", func(a *answer.Answer) { a.Algorithm = "schnorr-secp256k1-sha256" })
-		bad("another operation", func(a *answer.Answer) { a.Operation = opSetCode })
+		bad("another operation", func(a *answer.Answer) {
+			a.Operation = map[bool]string{true: opFees, false: opSetCode}[good.Operation == opSetCode]
+		})
 		bad("an unknown operation", func(a *answer.Answer) { a.Operation = "eip9999" })
 		bad("a form to submit", func(a *answer.Answer) { a.Submit = &answer.Submit{Method: "POST", Path: "/transfer"} })
 		bad("an unknown member", func(a *answer.Answer) {
@@ -364,6 +369,19 @@ func TestExplainTampered(t *testing.T) {
 		var members map[string]any
 		if err := json.Unmarshal(good.Own["ethereum"], &members); err != nil {
 			t.Fatal(err)
+		}
+		for _, name := range []string{"chain_id", "nonce", "to", "contract", "value", "max_fee", "raw", "signature", "text", "typed_data"} {
+			if members[name] == nil {
+				bad(name+", which it has not", func(a *answer.Answer) {
+					a.Own["ethereum"] = jsontext.Value(`{"` + name + `":"1",` + string(a.Own["ethereum"])[1:])
+				})
+			}
+			if members[name] == nil || name == "text" { // without text it is a message of bytes
+				continue
+			}
+			bad("no "+name, func(a *answer.Answer) {
+				a.Own["ethereum"] = jsontext.Value(with(t, string(a.Own["ethereum"]), `{"`+name+`":null}`))
+			})
 		}
 		for name, v := range members {
 			if name == "typed_data" {
@@ -390,6 +408,161 @@ func TestExplainTampered(t *testing.T) {
 				a.Own["ethereum"] = b
 			})
 		}
+	}
+}
+
+// setCode is a transaction with an authorization that the account of the key 46… has signed.
+func setCode(t testing.TB) string {
+	t.Helper()
+	var o own
+	a := signed(t, strings.Repeat("46", 32), `{"operation":"authorization","chain_id":"1","nonce":"9","address":"`+payee+`"}`)
+	if err := json.Unmarshal(a.Own["ethereum"], &o); err != nil {
+		t.Fatal(err)
+	}
+	entry := `{"chain_id":"1","nonce":"9","address":"` + payee + `","y_parity":"` + o.YParity + `","r":"` + o.R + `","s":"` + o.S + `"}`
+	return with(t, plain, `{"operation":"eip7702","authorization_list":[`+entry+`,`+with(t, entry, `{"chain_id":"0"}`)+`]}`)
+}
+
+// TestWords: a person can read what a signature does, in numbers and addresses that can
+// be compared, and nothing is called what it is not.
+func TestWords(t *testing.T) {
+	max256 := "115792089237316195423570985008687907853269984665640564039457584007913129639935"
+	word := func(hex string) string { return strings.Repeat("0", 64-len(hex)) + hex }
+	transfer := "a9059cbb" + word(payee[2:]) + word("5")
+	approve := "095ea7b3" + word(payee[2:]) + strings.Repeat("f", 64)
+	for _, c := range []struct {
+		name, object string
+		want         map[string]string
+		never        string
+	}{
+		{"a payment", plain, map[string]string{
+			"to": payee, "value": "1000", "amount": "0.000000000000001 of the chain's coin", "max_fee": "630000", "chain_id": "1", "nonce": "9", "gas_limit": "21000",
+			"hash": "0x2cc59ce8b7393a29d6dcc696a77fba036a7343be3cf11a6036bbb540f8f89751",
+		}, "data"},
+		{"a token", with(t, plain, `{"data":"0x`+transfer+`"}`), map[string]string{"data": "transfer(address,uint256): 5 of a token to " + payee, "data_hex": "0x" + transfer}, ""},
+		{"an approval", with(t, plain, `{"data":"0x`+approve+`"}`), map[string]string{
+			"data": "approve(address,uint256): " + payee + " may spend " + max256 + " (2^256 - 1, which stands for no limit) of a token",
+		}, ""},
+		{"more than a transfer", with(t, plain, `{"data":"0x`+transfer+`00"}`), map[string]string{"data": "69 bytes, which begin with 0xa9059cbb"}, ""},
+		{"a contract whose code looks like a transfer", with(t, plain, `{"to":null,"create":true,"data":"0x`+transfer+`"}`), map[string]string{
+			"contract": "0x1fD43573682A8E3CBA6368836BaF6f9DBEadEfCa", "means": "a contract is created, of the code in data_hex", "data": "68 bytes, which begin with 0xa9059cbb",
+		}, "to"},
+		{"an access list", with(t, plain, `{"access_list":[{"address":"`+payee+`","storage_keys":[]}]}`), map[string]string{"access_list": "1, which change only what it costs"}, ""},
+		{"authorizations", setCode(t), map[string]string{
+			"authorization_list[0]": "0x9d8A62f656a8d1615C1294fd71e9CFb3E4855A4F gets the code at " + payee + ", on chain 1, nonce 9",
+		}, ""},
+		{"an authorization", `{"operation":"authorization","chain_id":"1","nonce":"9","address":"` + payee + `"}`, map[string]string{
+			"means": "the account gets the code at this address: that code commands all that the account has",
+		}, ""},
+		{"an authorization on every chain", `{"operation":"authorization","chain_id":"0","nonce":"9","address":"` + payee + `"}`, map[string]string{
+			"means": "the account gets the code at this address on every chain: that code commands all that the account has",
+		}, ""},
+		{"an authorization taken back", `{"operation":"authorization","chain_id":"1","nonce":"9","address":"0x` + strings.Repeat("0", 40) + `"}`, map[string]string{
+			"means": "the account's code is taken away",
+		}, ""},
+		{"text", `{"operation":"message","text":"a\nb"}`, map[string]string{"text": "a\nb"}, "bytes"},
+		{"bytes that are text", `{"operation":"message","bytes":"0x48656c6c6f"}`, map[string]string{"bytes": "0x48656c6c6f", "as text": "Hello"}, "text"},
+		{"bytes that are none", `{"operation":"message","bytes":"0xff"}`, map[string]string{"bytes": "0xff"}, "as text"},
+		{"a hash", `{"operation":"hash","hash":"0x` + strings.Repeat("11", 32) + `"}`, map[string]string{
+			"hash": "0x" + strings.Repeat("11", 32), "means": "nobody here can know: it can be a transaction of the account",
+		}, ""},
+		{"typed data", mail, map[string]string{
+			"primaryType": "Mail", "domain.name": "x", "domain.chainId": "1", "message.to": payee, "message.n": "1", "message.l[0]": "true", "message.l[1]": "false", "chain_id": "1",
+		}, "means"},
+		{"typed data for every chain", strings.Replace(mail, `,"chainId":1`, "", 1), map[string]string{"means": "it is good on every chain"}, "chain_id"},
+		{"typed data of other kinds", `{"operation":"typed_data","typed_data":{"types":{"A":[{"name":"b","type":"B[][1]"},{"name":"v","type":"uint256"},{"name":"w","type":"uint256"},{"name":"i","type":"int8"},
+			{"name":"a","type":"address"},{"name":"s","type":"string"},{"name":"y","type":"bytes"},{"name":"z","type":"bytes2"}],"B":[{"name":"c","type":"string[]"}]},"primaryType":"A","domain":{"name":"x","chainId":"0x7a69"},
+			"message":{"b":[[{"c":[]},{"c":["d","e"]}]],"v":"0x` + strings.Repeat("f", 64) + `","w":"0x10","i":-128,"a":"0x9d8a62f656a8d1615c1294fd71e9cfb3e4855a4f","s":"","y":"0x","z":"0x0102"}}}`, map[string]string{
+			"message.b[0][0].c": "an empty list", "message.b[0][1].c[1]": "e", "message.v": max256 + " (2^256 - 1, which stands for no limit)", "message.w": "16", "message.i": "-128",
+			"message.a": "0x9d8A62f656a8d1615C1294fd71e9CFb3E4855A4F", "message.s": `""`, "message.y": "0x", "message.z": "0x0102", "domain.chainId": "31337",
+		}, ""},
+	} {
+		f := explain(signed(t, strings.Repeat("46", 32), c.object))
+		if !f.Signed || len(f.Problems) > 0 {
+			t.Errorf("%s: %+v", c.name, f)
+		}
+		got := map[string]string{}
+		for _, field := range f.Fields {
+			if _, twice := got[field.Name]; twice || field.Name == "" || field.Value == "" {
+				t.Errorf("%s: the field %q is %q", c.name, field.Name, field.Value)
+			}
+			got[field.Name] = field.Value
+		}
+		for name, want := range c.want {
+			if got[name] != want {
+				t.Errorf("%s: %s is %q, want %q", c.name, name, got[name], want)
+			}
+		}
+		if v, there := got[c.never]; there {
+			t.Errorf("%s: %s is %q", c.name, c.never, v)
+		}
+	}
+}
+
+// TestExplainForged: what another signer than the appliance has signed, in a form that no
+// node takes or for no chain, is not explained as if it were good.
+func TestExplainForged(t *testing.T) {
+	key, w := walletOf(t, strings.Repeat("46", 32))
+	str := func(b ...byte) []byte { return appendString(nil, b) }
+	good := map[string][]byte{
+		"nonce": str(9), "gas_price": str(7), "gas_limit": str(0x52, 8), "to": appendString(nil, bytes.Repeat([]byte{0x35}, 20)), "value": str(1), "data": str(), "chain": str(1),
+	}
+	forge := func(changes map[string][]byte, v byte) *answer.Answer {
+		t.Helper()
+		var body []byte
+		item := func(name string) []byte {
+			if b, there := changes[name]; there {
+				return b
+			}
+			return good[name]
+		}
+		for _, name := range transactionFields[opLegacy] {
+			body = append(body, item(name)...)
+		}
+		payload := appendList(nil, append(append(bytes.Clone(body), item("chain")...), 0x80, 0x80))
+		digest := keccak(payload)
+		sig := secp.SignCompact(key, digest[:], false)
+		raw := appendString(body, []byte{v + sig[0] - 27})
+		raw = appendList(nil, appendString(appendString(raw, shorten(sig[1:33])), shorten(sig[33:])))
+		hash := keccak(raw)
+		o := own{
+			ChainID: "1", From: "0x9d8A62f656a8d1615C1294fd71e9CFb3E4855A4F", Nonce: "9", To: payee, Value: "1", MaxFee: "147000",
+			Hash: hex0x(hash[:]), Raw: hex0x(raw), R: hex0x(sig[1:33]), S: hex0x(sig[33:]), V: strconv.Itoa(int(v + sig[0] - 27)), YParity: strconv.Itoa(int(sig[0] - 27)),
+		}
+		return &answer.Answer{
+			Operation: opLegacy, Address: o.From, Payload: hex0x(payload), Algorithm: algorithm(opLegacy), PublicKey: w.PublicPEM,
+			Signature: base64.StdEncoding.EncodeToString(append(bytes.Clone(sig[1:]), sig[0]-27)), Own: map[string]jsontext.Value{"ethereum": o.append(nil)},
+		}
+	}
+	if f := explain(forge(nil, 37)); !f.Signed || len(f.Problems) > 0 {
+		t.Fatalf("the pattern: %+v", f)
+	}
+	for name, changes := range map[string]map[string][]byte{
+		"zeros before the nonce":     {"nonce": str(0, 9)},
+		"zeros before the value":     {"value": str(0, 1)},
+		"zeros before the gas limit": {"gas_limit": str(0, 0x52, 8)},
+		"zeros before the chain":     {"chain": str(0, 1)},
+		"a list for the value":       {"value": {0xc1, 0x01}},
+	} {
+		if f := explain(forge(changes, 37)); len(f.Problems) == 0 {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	long := appendString(nil, append([]byte{1}, make([]byte, 32)...))
+	a := forge(map[string][]byte{"value": long}, 37)
+	a.Own["ethereum"] = jsontext.Value(with(t, string(a.Own["ethereum"]), `{"value":"`+new(big.Int).Lsh(big.NewInt(1), 256).String()+`"}`))
+	if f := explain(a); len(f.Problems) == 0 {
+		t.Errorf("a value of 257 bits: %+v", f)
+	}
+	a = forge(map[string][]byte{"chain": str()}, 35)
+	a.Own["ethereum"] = jsontext.Value(with(t, string(a.Own["ethereum"]), `{"chain_id":"0"}`))
+	if f := explain(a); len(f.Problems) == 0 {
+		t.Errorf("no chain: %+v", f)
+	}
+	a = forge(nil, 37)
+	a.Payload += strings.Repeat("00", maxRaw)
+	if f := explain(a); f.Signed || len(f.Problems) == 0 {
+		t.Errorf("a payload without end: %+v", f)
 	}
 }
 

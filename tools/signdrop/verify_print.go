@@ -85,7 +85,7 @@ func (v *verify) details(name string, f *proof.Finding) {
 	if a.Type == answer.TypeSign {
 		row("operation", or(a.Operation, "none: the text is signed as data"))
 		for _, field := range f.Fields {
-			row("  "+field.Name, field.Value)
+			row("  "+field.Name, strings.ReplaceAll(field.Value, "\n", `\n`)) // a message can have lines
 		}
 		row("text", a.Payload)
 	}
