@@ -75,6 +75,8 @@ func (v *verify) details(name string, f *proof.Finding) {
 		}
 	}
 	row("reference", a.Reference)
+	row("company", a.Company)
+	row("title", a.Title)
 	row("wallet", a.Wallet)
 	row("address", a.Address)
 	row("curve", a.Curve)
@@ -109,6 +111,27 @@ func (v *verify) details(name string, f *proof.Finding) {
 	for _, e := range a.Wallets {
 		row(e.Wallet, strings.Join(slices.Concat([]string{or(e.Kind, e.Curve), e.Status}, slices.Sorted(maps.Values(e.Addresses))), " "))
 	}
+	row("status", a.Status)
+	row("not after", a.NotAfter)
+	row("data key", a.Key)
+	row("format", a.Format)
+	for _, e := range a.Companies {
+		row(e.Company, strings.TrimSpace(e.Status+", "+plural(e.Signers, "signer")+" "+e.Name))
+	}
+	row("next", a.Next)
+	for _, print := range a.Admins {
+		row("administrator", print)
+	}
+	if a.Threshold > 0 {
+		row("threshold", fmt.Sprint(a.Threshold))
+	}
+	row("backup", a.Backup)
+	if a.File != "" {
+		row("file", fmt.Sprintf("%s, %s, SHA-256 %s", a.File, plural(int(a.Size), "byte"), a.SHA256))
+	}
+	row("since", a.Since)
+	row("time", a.Time)
+	row("restore", a.Restore)
 	for _, e := range a.Files {
 		row("file", fmt.Sprintf("%s, %s, SHA-256 %s", or(spool.Beside(filepath.Base(name), e.Ending), "NAME"+e.Ending), plural(int(e.Size), "byte"), e.SHA256))
 	}
