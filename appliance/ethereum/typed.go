@@ -125,7 +125,7 @@ func (td *typed) readTypes(raw jsontext.Value) *reason.Refusal {
 	}
 	for i := range o.members {
 		m := &o.members[i]
-		if !identifier(m.name) || elementary(m.name) {
+		if !identifier(m.name) || reserved(m.name) {
 			return invalid("use letters, digits, _ and $, and no name of Solidity's own types", "no type can have this name").At(o.at + clip(m.name))
 		}
 		td.types[m.name] = &structType{name: m.name}
@@ -261,6 +261,16 @@ func elementary(s string) bool {
 	}
 	_, _, ok := sized(s)
 	return ok
+}
+
+// reserved says whether a name is one of Solidity's own, or looks like one: "uint" is
+// uint256 to some, and would be a struct to others.
+func reserved(s string) bool {
+	switch strings.TrimRight(s, "0123456789x") {
+	case "bool", "address", "string", "bytes", "byte", "uint", "int", "fixed", "ufixed", "function":
+		return true
+	}
+	return false
 }
 
 // sized takes apart "bytes4", "uint8" and "int256": n is in bytes.
