@@ -509,10 +509,33 @@ func TestWords(t *testing.T) {
 		}, "data"},
 		{"a token", with(t, plain, `{"data":"0x`+transfer+`"}`), map[string]string{"data": "transfer(address,uint256): 5 of a token to " + payee, "data_hex": "0x" + transfer}, ""},
 		{"an approval", with(t, plain, `{"data":"0x`+approve+`"}`), map[string]string{
-			"data": "approve(address,uint256): " + payee + " may spend " + max256 + " (2^256 - 1, which stands for no limit) of a token",
+			"data": "approve(address,uint256): " + payee + " may spend " + max256 + " (2^256 - 1, which stands for no limit) of a token, or its piece of this number",
 		}, ""},
-		{"a transfer to no address", with(t, plain, `{"data":"0x`+strings.Replace(transfer, "a9059cbb00", "a9059cbb01", 1)+`"}`), map[string]string{"data": "68 bytes, which begin with 0xa9059cbb"}, ""},
-		{"more than a transfer", with(t, plain, `{"data":"0x`+transfer+`00"}`), map[string]string{"data": "69 bytes, which begin with 0xa9059cbb"}, ""},
+		{"a transfer to no address", with(t, plain, `{"data":"0x`+strings.Replace(transfer, "a9059cbb00", "a9059cbb01", 1)+`"}`), map[string]string{
+			"data": "68 bytes, which begin as transfer(address,uint256) and are not of its form: do not trust them",
+		}, ""},
+		{"more than a transfer", with(t, plain, `{"data":"0x`+transfer+`00"}`), map[string]string{
+			"data": "69 bytes, which begin as transfer(address,uint256) and are not of its form: do not trust them",
+		}, ""},
+		{"all pieces", with(t, plain, `{"data":"0xa22cb465`+word(payee[2:])+word("1")+`"}`), map[string]string{
+			"data": "setApprovalForAll(address,bool): " + payee + " may take all pieces of a token, now and later",
+		}, ""},
+		{"no pieces", with(t, plain, `{"data":"0xa22cb465`+word(payee[2:])+word("0")+`"}`), map[string]string{
+			"data": "setApprovalForAll(address,bool): " + payee + " may no longer take the pieces of a token",
+		}, ""},
+		{"neither", with(t, plain, `{"data":"0xa22cb465`+word(payee[2:])+word("2")+`"}`), map[string]string{
+			"data": "68 bytes, which begin as setApprovalForAll(address,bool) and are not of its form: do not trust them",
+		}, ""},
+		{"a larger allowance", with(t, plain, `{"data":"0x39509351`+word(payee[2:])+word("2")+`"}`), map[string]string{
+			"data": "increaseAllowance(address,uint256): " + payee + " may spend 2 more of a token",
+		}, ""},
+		{"from another", with(t, plain, `{"data":"0x23b872dd`+word(strings.Repeat("36", 20))+word(payee[2:])+word("2")+`"}`), map[string]string{
+			"data": "transferFrom(address,address,uint256): 2 of a token, or its piece of this number, from 0x" + strings.Repeat("36", 20) + " to " + payee,
+		}, ""},
+		{"a piece", with(t, plain, `{"data":"0x42842e0e`+word(strings.Repeat("36", 20))+word(payee[2:])+word("2")+`"}`), map[string]string{
+			"data": "safeTransferFrom(address,address,uint256): a token's piece 2 from 0x" + strings.Repeat("36", 20) + " to " + payee,
+		}, ""},
+		{"an unknown call", with(t, plain, `{"data":"0x01020304"}`), map[string]string{"data": "4 bytes, which begin with 0x01020304"}, ""},
 		{"a contract whose code looks like a transfer", with(t, plain, `{"to":null,"create":true,"data":"0x`+transfer+`"}`), map[string]string{
 			"contract": "0x1fD43573682A8E3CBA6368836BaF6f9DBEadEfCa", "means": "a contract is created, of the code in data_hex", "data": "68 bytes, which begin with 0xa9059cbb",
 		}, "to"},

@@ -360,36 +360,62 @@ func ether(wei *big.Int) string {
 	return whole + " of the chain's coin"
 }
 
-// describeData says what the best known calls of tokens do (ERC-20, ERC-721).
+// describeData says what the best known calls of tokens do (ERC-20, ERC-721). Where both
+// have a call, the number is an amount in the one and a piece's own in the other.
 func describeData(data []byte) string {
 	calls := map[string]struct {
 		name string
 		args int
-		text func(a []address, n *big.Int) string
+		text func(a []address, n *big.Int) string // "" for what no such call has
 	}{
 		"a9059cbb": {"transfer(address,uint256)", 2, func(a []address, n *big.Int) string { return fmt.Sprintf("%s of a token to %s", amount(n), a[0]) }},
 		"095ea7b3": {"approve(address,uint256)", 2, func(a []address, n *big.Int) string {
-			return fmt.Sprintf("%s may spend %s of a token", a[0], amount(n))
+			return fmt.Sprintf("%s may spend %s of a token, or its piece of this number", a[0], amount(n))
+		}},
+		"39509351": {"increaseAllowance(address,uint256)", 2, func(a []address, n *big.Int) string {
+			return fmt.Sprintf("%s may spend %s more of a token", a[0], amount(n))
 		}},
 		"23b872dd": {"transferFrom(address,address,uint256)", 3, func(a []address, n *big.Int) string {
-			return fmt.Sprintf("%s of a token from %s to %s", amount(n), a[0], a[1])
+			return fmt.Sprintf("%s of a token, or its piece of this number, from %s to %s", amount(n), a[0], a[1])
+		}},
+		"42842e0e": {"safeTransferFrom(address,address,uint256)", 3, func(a []address, n *big.Int) string {
+			return fmt.Sprintf("a token's piece %s from %s to %s", n, a[0], a[1])
+		}},
+		"a22cb465": {"setApprovalForAll(address,bool)", 2, func(a []address, n *big.Int) string {
+			switch {
+			case n.Sign() == 0:
+				return fmt.Sprintf("%s may no longer take the pieces of a token", a[0])
+			case n.IsUint64() && n.Uint64() == 1:
+				return fmt.Sprintf("%s may take all pieces of a token, now and later", a[0])
+			}
+			return ""
 		}},
 	}
-	if len(data) >= 4 {
-		c, known := calls[hex.EncodeToString(data[:4])]
-		if known && len(data) == 4+32*c.args {
-			var as []address
-			for i := range c.args - 1 {
-				word := data[4+32*i:][:32]
-				if !bytes.Equal(word[:12], make([]byte, 12)) {
-					return plainData(data)
-				}
-				as = append(as, address(word[12:]))
-			}
-			return c.name + ": " + c.text(as, new(big.Int).SetBytes(data[len(data)-32:]))
-		}
+	if len(data) < 4 {
+		return plainData(data)
 	}
-	return plainData(data)
+	c, known := calls[hex.EncodeToString(data[:4])]
+	if !known {
+		return plainData(data)
+	}
+	// A contract may take for its call what is not quite of the form.
+	strange := fmt.Sprintf("%d bytes, which begin as %s and are not of its form: do not trust them", len(data), c.name)
+	if len(data) != 4+32*c.args {
+		return strange
+	}
+	var as []address
+	for i := range c.args - 1 {
+		word := data[4+32*i:][:32]
+		if !bytes.Equal(word[:12], make([]byte, 12)) {
+			return strange
+		}
+		as = append(as, address(word[12:]))
+	}
+	text := c.text(as, new(big.Int).SetBytes(data[len(data)-32:]))
+	if text == "" {
+		return strange
+	}
+	return c.name + ": " + text
 }
 
 // amount writes a number of a token's smallest parts.
