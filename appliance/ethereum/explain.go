@@ -29,6 +29,12 @@ func explain(a *answer.Answer) *ledger.Finding {
 	return e.f
 }
 
+// AnsweredBy reports whether an answer is of the account that the request wants, where it
+// names one: what is signed does not hold it.
+func (t *Tx) AnsweredBy(a *answer.Answer) bool {
+	return t.from == nil || a.Address == t.from.String()
+}
+
 type explainer struct {
 	a   *answer.Answer
 	f   *ledger.Finding
