@@ -670,27 +670,12 @@ func (a *Appliance) sign(c *company, os []*outcome) {
 		if !ok {
 			panic("internal error: an approval was used twice")
 		}
-		var one [1]string
-		sigs := one[:0]
-		for i := range signings {
-			s := &signings[i]
-			var sig []byte
-			var err error
-			if s.Input != nil {
-				sig, err = signInput(o.signer(s.Wallet), s.Input, s.Digest)
-			} else {
-				sig, err = o.signer(s.Wallet).Sign(schemes[s.Scheme], s.Digest)
-			}
-			if err != nil {
-				// Those that were made are dropped here and never leave.
-				o.approval.Release()
-				o.approval = nil
-				a.keyTrouble(c, o, err)
-				break
-			}
-			sigs = append(sigs, base64.StdEncoding.EncodeToString(sig))
-		}
-		if o.refusal != nil {
+		sigs, err := o.signatures(signings)
+		if err != nil {
+			// Those that were made are dropped here and never leave.
+			o.approval.Release()
+			o.approval = nil
+			a.keyTrouble(c, o, err)
 			continue
 		}
 		if p, ok := o.req.Tx.(*bitcoin.Payment); ok {
@@ -700,6 +685,29 @@ func (a *Appliance) sign(c *company, os []*outcome) {
 		}
 		o.plan = nil // what is left of it is in the answer and the events
 	}
+}
+
+// signatures makes all signatures of a request, base64.
+func (o *outcome) signatures(signings []ledger.Signing) ([]string, error) {
+	inputs := inputSigners{}
+	defer inputs.wipe()
+	sigs := make([]string, 0, len(signings))
+	for i := range signings {
+		s := &signings[i]
+		w := o.signer(s.Wallet)
+		var sig []byte
+		var err error
+		if s.Input != nil {
+			sig, err = inputs.sign(w, s.Input, s.Digest)
+		} else {
+			sig, err = w.Sign(schemes[s.Scheme], s.Digest)
+		}
+		if err != nil {
+			return nil, err
+		}
+		sigs = append(sigs, base64.StdEncoding.EncodeToString(sig))
+	}
+	return sigs, nil
 }
 
 // keep does what lasts in db/, in the order of the lines, and writes the answers.

@@ -72,7 +72,7 @@ type purse struct {
 	keys    *keyfs.Store
 	company string
 	network string
-	err     error // the disk's: everything was answered with no since
+	err     error // the disk's, or a refusal: everything was answered with no since
 	foreign bool  // a key was answered with no because its wallet is for another network
 
 	// The wallets by the keys that were found to be theirs: those that are named without
@@ -141,6 +141,10 @@ const (
 	maxIndex = 1_000_000 // of the last step
 )
 
+// maxParents bounds the branches of trees that one PSBT may name keys on: each takes
+// the master key and some tenths of a millisecond.
+const maxParents = 100
+
 // Owns implements bitcoin.Keys.
 func (k *purse) Owns(key bitcoin.Key) bool {
 	n := len(key.Path)
@@ -148,6 +152,9 @@ func (k *purse) Owns(key bitcoin.Key) bool {
 		return false
 	}
 	for _, w := range k.masters(key.Fingerprint) {
+		if k.err != nil {
+			return false
+		}
 		pub, err := k.at(w, key.Path)
 		if err != nil {
 			continue // no key is there
@@ -170,6 +177,10 @@ func (k *purse) at(w *keyfs.Wallet, path hd.Path) (*hd.Public, error) {
 	name := w.ID() + path[:last].String()
 	parent := k.parents[name]
 	if parent == nil {
+		if len(k.parents) >= maxParents {
+			k.err = reason.New(reason.TooLarge, "split the payment", "its keys lie on more than %d branches of the company's wallets", maxParents)
+			return nil, k.err
+		}
 		var err error
 		if parent, err = w.PublicAt(path[:last]); err != nil {
 			return nil, err
@@ -223,8 +234,13 @@ func (k *purse) SingleOf(script []byte) []byte {
 	return key.SerializeCompressed()
 }
 
-// signInput makes the signature of an input.
-func signInput(w *keyfs.Wallet, in *ledger.Input, digest []byte) ([]byte, error) {
+// inputSigners are the signers of a payment's wallets, by the wallet.
+type inputSigners map[*keyfs.Wallet]*keyfs.InputSigner
+
+func (s inputSigners) sign(w *keyfs.Wallet, in *ledger.Input, digest []byte) ([]byte, error) {
+	if s[w] == nil {
+		s[w] = w.InputSigner()
+	}
 	how := keyfs.Input{Scheme: keyfs.InputECDSA, Path: in.Path, Public: in.Public, Root: in.Root}
 	switch {
 	case in.Tweaked:
@@ -232,7 +248,13 @@ func signInput(w *keyfs.Wallet, in *ledger.Input, digest []byte) ([]byte, error)
 	case in.Schnorr:
 		how.Scheme = keyfs.InputTapScript
 	}
-	return w.SignInput(how, [32]byte(digest))
+	return s[w].Sign(how, [32]byte(digest))
+}
+
+func (s inputSigners) wipe() {
+	for _, signer := range s {
+		signer.Wipe()
+	}
 }
 
 // paid writes the answer to a payment. It is kept: to make it again would mean to check
@@ -242,7 +264,7 @@ func (a *Appliance) paid(c *company, o *outcome, p *bitcoin.Payment, sigs []stri
 	for _, w := range o.others {
 		ids = append(ids, w.ID())
 	}
-	report, files, err := p.Finish(ids, sigs)
+	report, files, err := p.Finish(ids, sigs, a.cfg.Recheck == keyfs.RecheckVerify)
 	if err != nil {
 		// The signatures are dropped here and never leave.
 		o.approval.Release()

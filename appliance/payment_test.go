@@ -648,6 +648,30 @@ func TestPaymentKeyTrouble(t *testing.T) {
 	y.end(stop, 2)
 }
 
+// TestPaymentBranches: the work that a PSBT's paths make is bounded, and a wallet of
+// many accounts is not near it.
+func TestPaymentBranches(t *testing.T) {
+	y := newTreasury(t, "")
+	defer y.serve()()
+	accounts, _ := y.tree(y.acme, "main", "tree")
+	a := accounts[hd.P2WPKH]
+	for _, c := range []struct {
+		branches uint32
+		code     reason.Code
+	}{{100, ""}, {101, reason.TooLarge}} {
+		p := testbed.NewPayment()
+		for chain := range c.branches {
+			p.Spend(fmt.Sprint(c.branches, chain), 100_000, hd.P2WPKH, a.Key(chain, 0))
+		}
+		p.Pay(int64(c.branches)*99_000, 1)
+		if c.code == "" {
+			y.signed(p.PSBT(), int(c.branches), true)
+			continue
+		}
+		y.refused("too many branches", ".psbt", p.PSBT(), c.code, "")
+	}
+}
+
 // TestPaymentLeavesOthersAlone: an HD wallet signs transactions of Bitcoin and nothing
 // else, and has no addresses of another ledger.
 func TestPaymentLeavesOthersAlone(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/btcsuite/btcd/btcec/v2"
 
@@ -27,11 +28,14 @@ type hdKey struct {
 	*secpKey
 	master  *hd.Key
 	network hd.Network
+
+	mu     sync.Mutex
+	public map[string]*hd.Public // what PublicAt was asked for last, by path
 }
 
 func newHDKey(master *hd.Key, n hd.Network) *hdKey {
 	priv := master.Private()
-	return &hdKey{&secpKey{priv, priv.PubKey()}, master, n}
+	return &hdKey{secpKey: &secpKey{priv, priv.PubKey()}, master: master, network: n}
 }
 
 func (k *hdKey) sign(Scheme, []byte) ([]byte, error) { return nil, ErrHD }
@@ -110,12 +114,38 @@ func (w *Wallet) PublicAt(path hd.Path) (*hd.Public, error) {
 	if !ok {
 		return nil, fmt.Errorf("wallet %s: %w", w.id, ErrHD)
 	}
-	d, err := k.master.Derive(path)
+	pub, err := k.publicAt(path)
 	if err != nil {
 		return nil, fmt.Errorf("wallet %s: key %s: %w", w.id, path, err)
 	}
+	return pub, nil
+}
+
+// maxPublic bounds what is remembered of each tree: the branches that transactions have
+// their keys on are few.
+const maxPublic = 16
+
+func (k *hdKey) publicAt(path hd.Path) (*hd.Public, error) {
+	name := path.String()
+	k.mu.Lock()
+	pub := k.public[name]
+	k.mu.Unlock()
+	if pub != nil {
+		return pub, nil
+	}
+	d, err := k.master.Derive(path)
+	if err != nil {
+		return nil, err
+	}
 	defer d.Wipe()
-	return d.Public(), nil
+	pub = d.Public()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.public == nil || len(k.public) >= maxPublic {
+		k.public = map[string]*hd.Public{}
+	}
+	k.public[name] = pub
+	return pub, nil
 }
 
 // Secp256k1Key returns the public key of a wallet with a single key on secp256k1.
@@ -163,47 +193,95 @@ type Input struct {
 	Root []byte
 }
 
-// SignInput signs the digest of an input, 32 bytes. The same wallet, input and digest
-// always give the same bytes. It is checked as Sign checks its own, against the public
-// key that the transaction names.
+// An InputSigner signs the inputs of one transaction with a wallet's keys. Those above
+// them are held until Wipe. It is not for several goroutines at once.
+type InputSigner struct {
+	w       *Wallet
+	parents map[string]*hd.Key // by path, without the last step
+}
+
+// maxParents bounds what an InputSigner holds: 100 branches are more than a
+// transaction's keys lie on.
+const maxParents = 100
+
+// InputSigner returns a signer of inputs. The caller wipes it.
+func (w *Wallet) InputSigner() *InputSigner {
+	return &InputSigner{w: w, parents: map[string]*hd.Key{}}
+}
+
+// Wipe clears the keys that are held. The InputSigner can be used again.
+func (s *InputSigner) Wipe() {
+	for _, k := range s.parents {
+		k.Wipe()
+	}
+	clear(s.parents)
+}
+
+// Sign signs the digest of an input, 32 bytes. The same wallet, input and digest
+// always give the same bytes. It is checked as Wallet.Sign checks its own, against the
+// public key that the transaction names.
 //
 // Errors: ErrCurve (not on secp256k1), ErrHD (a path and a single key, or none and a
 // tree), ErrOther (Public is not the key's), ErrInvalid (Public or Root), ErrDisabled,
 // hd.ErrUnusable, and ErrFault with no byte of the signature.
-func (w *Wallet) SignInput(in Input, digest [32]byte) ([]byte, error) {
+func (s *InputSigner) Sign(in Input, digest [32]byte) ([]byte, error) {
+	sig, err := s.sign(in, digest)
+	if err != nil {
+		return nil, fmt.Errorf("signing with wallet %s: %w", s.w.id, err)
+	}
+	return sig, nil
+}
+
+func (s *InputSigner) sign(in Input, digest [32]byte) ([]byte, error) {
+	w := s.w
 	if !w.Active() {
-		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, ErrDisabled)
+		return nil, ErrDisabled
 	}
 	if w.store.isFaulty(w.id) {
-		return nil, fmt.Errorf("signing with wallet %s, which failed before: %w", w.id, ErrFault)
+		return nil, fmt.Errorf("it failed before: %w", ErrFault)
 	}
-	priv, err := w.privateAt(in)
+	priv, err := s.private(in)
 	if err != nil {
-		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, err)
+		return nil, err
 	}
 	defer priv.Zero()
-	named, err := in.named(priv.PubKey())
+	named, err := in.named()
 	if err != nil {
-		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, err)
+		return nil, err
+	}
+	// A signature that verifies with the named key shows that the key is the one, so
+	// that ECDSA, which needs no public key, does without computing it.
+	var pub *btcec.PublicKey
+	known := in.Scheme != InputECDSA || w.store.recheck != RecheckVerify
+	if known {
+		if pub = priv.PubKey(); !in.names(pub) {
+			return nil, errNamed
+		}
 	}
 	scheme := Schnorr
 	switch in.Scheme {
 	case InputECDSA:
 		scheme = ECDSA
 	case InputTapKey:
-		tweaked := hd.TapPrivate(priv, in.Root)
-		defer tweaked.Zero()
-		priv, named = tweaked, hd.TapOutput(named, in.Root)
+		priv = hd.TapPrivate(priv, in.Root)
+		defer priv.Zero()
+		pub, named = priv.PubKey(), hd.TapOutput(named, in.Root)
 	}
-	sig, err := w.checked(&secpKey{priv, priv.PubKey()}, &secpPublic{named}, scheme, digest[:])
-	if err != nil {
-		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, err)
+	sig, ok := w.checked(&secpKey{priv, pub}, &secpPublic{named}, scheme, digest[:])
+	if !ok && !known && !in.names(priv.PubKey()) {
+		return nil, errNamed
+	}
+	if !ok {
+		return nil, w.fault()
 	}
 	return sig, nil
 }
 
-// privateAt is the private key of an input. The caller wipes it.
-func (w *Wallet) privateAt(in Input) (*btcec.PrivateKey, error) {
+var errNamed = fmt.Errorf("the key that the transaction names is another: %w", ErrOther)
+
+// private is the private key of an input. The caller wipes it.
+func (s *InputSigner) private(in Input) (*btcec.PrivateKey, error) {
+	w := s.w
 	if w.Curve() != Secp256k1 {
 		return nil, fmt.Errorf("%w: it is %s, and Bitcoin needs secp256k1", ErrCurve, w.Curve())
 	}
@@ -217,17 +295,28 @@ func (w *Wallet) privateAt(in Input) (*btcec.PrivateKey, error) {
 		priv, _ := btcec.PrivKeyFromBytes(scalar)
 		return priv, nil
 	}
-	d, err := k.master.Derive(in.Path)
+	last := len(in.Path) - 1
+	name := in.Path[:last].String()
+	parent := s.parents[name]
+	if parent == nil {
+		var err error
+		if parent, err = k.master.Derive(in.Path[:last]); err != nil {
+			return nil, fmt.Errorf("key %s: %w", in.Path, err)
+		}
+		if len(s.parents) >= maxParents {
+			s.Wipe()
+		}
+		s.parents[name] = parent
+	}
+	priv, err := parent.Child(in.Path[last])
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", in.Path, err)
 	}
-	defer d.Wipe()
-	return d.Private(), nil
+	return priv, nil
 }
 
-// named is the public key that the transaction names, made of its bytes alone. It must
-// be pub, whose y does not matter where the key is named by its x.
-func (in *Input) named(pub *btcec.PublicKey) (*btcec.PublicKey, error) {
+// named is the public key that the transaction names, made of its bytes alone.
+func (in *Input) named() (*btcec.PublicKey, error) {
 	full := in.Public
 	switch {
 	case in.Scheme < InputECDSA || in.Scheme > InputTapScript:
@@ -239,13 +328,16 @@ func (in *Input) named(pub *btcec.PublicKey) (*btcec.PublicKey, error) {
 	case len(full) != 33:
 		return nil, fmt.Errorf("a public key of %d bytes: %w", len(full), ErrInvalid)
 	}
-	got := pub.SerializeCompressed()
-	if !bytes.Equal(got[1:], full[1:]) || len(in.Public) == 33 && got[0] != full[0] {
-		return nil, fmt.Errorf("the key that the transaction names is another: %w", ErrOther)
-	}
 	named, err := btcec.ParsePubKey(full)
 	if err != nil {
 		return nil, fmt.Errorf("the key that the transaction names: %w", ErrInvalid)
 	}
 	return named, nil
+}
+
+// names reports whether pub is the key that the transaction names. Its y does not matter
+// where the key is named by its x.
+func (in *Input) names(pub *btcec.PublicKey) bool {
+	got := pub.SerializeCompressed()
+	return bytes.Equal(got[33-len(in.Public):], in.Public)
 }

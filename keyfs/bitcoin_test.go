@@ -279,9 +279,9 @@ func TestBitcoinImport(t *testing.T) {
 	}
 }
 
-// TestSignInput: each scheme, with a key of a tree and with a single one, verified by
+// TestInputSigner: each scheme, with a key of a tree and with a single one, verified by
 // arithmetic that is not ours where there is some.
-func TestSignInput(t *testing.T) {
+func TestInputSigner(t *testing.T) {
 	for _, recheck := range []keyfs.Recheck{keyfs.RecheckVerify, keyfs.RecheckRepeat, keyfs.RecheckOff} {
 		v := newVolume(t)
 		s := v.open(keyfs.Options{Recheck: recheck})
@@ -300,24 +300,24 @@ func TestSignInput(t *testing.T) {
 					must(t, err)
 				}
 				in.Public = key.SerializeCompressed()
-				sig, err := w.SignInput(in, digest)
+				sig, err := w.InputSigner().Sign(in, digest)
 				must(t, err)
 				parsed, err := secp.ParseDERSignature(sig)
 				if err != nil || !parsed.Verify(digest[:], key) || !bytes.Equal(parsed.Serialize(), sig) {
 					t.Errorf("%s: ECDSA: %v", at, err)
 				}
-				if again, err := w.SignInput(in, digest); err != nil || !bytes.Equal(again, sig) {
+				if again, err := w.InputSigner().Sign(in, digest); err != nil || !bytes.Equal(again, sig) {
 					t.Errorf("%s: the same input has two signatures (%v)", at, err)
 				}
 				for _, public := range [][]byte{key.SerializeCompressed(), hd.XOnly(key)} {
 					in.Public = public
 					in.Scheme, in.Root = keyfs.InputTapScript, nil
-					if sig, err := w.SignInput(in, digest); err != nil || !keyfs.VerifySchnorr(hd.XOnly(key), digest[:], sig) {
+					if sig, err := w.InputSigner().Sign(in, digest); err != nil || !keyfs.VerifySchnorr(hd.XOnly(key), digest[:], sig) {
 						t.Errorf("%s: tapscript: %v", at, err)
 					}
 					for _, r := range [][]byte{nil, root[:]} {
 						in.Scheme, in.Root = keyfs.InputTapKey, r
-						sig, err := w.SignInput(in, digest)
+						sig, err := w.InputSigner().Sign(in, digest)
 						if err != nil || !keyfs.VerifySchnorr(hd.XOnly(hd.TapOutput(key, r)), digest[:], sig) {
 							t.Errorf("%s: key path, root %x: %v", at, r, err)
 						}
@@ -331,11 +331,17 @@ func TestSignInput(t *testing.T) {
 	}
 }
 
-// TestSignInputRefuses: nothing is signed with another key than the transaction names,
+// TestInputSignerRefuses: nothing is signed with another key than the transaction names,
 // or with a wallet that cannot.
-func TestSignInputRefuses(t *testing.T) {
+func TestInputSignerRefuses(t *testing.T) {
+	for _, r := range []keyfs.Recheck{keyfs.RecheckVerify, keyfs.RecheckRepeat, keyfs.RecheckOff} {
+		t.Run(r.String(), func(t *testing.T) { testInputSignerRefuses(t, r) })
+	}
+}
+
+func testInputSignerRefuses(t *testing.T, r keyfs.Recheck) {
 	v := newVolume(t)
-	s := v.open(keyfs.Options{})
+	s := v.open(keyfs.Options{Recheck: r})
 	tree := v.imported(s, "W_tree", vectorXprv, "")
 	single := v.imported(s, "W_single", vectorWIF, "")
 	nist := v.create(s, "W_nist", keyfs.P256)
@@ -366,13 +372,16 @@ func TestSignInputRefuses(t *testing.T) {
 		"short root":          {single, keyfs.Input{Scheme: keyfs.InputTapKey, Public: key, Root: []byte{1}}, keyfs.ErrInvalid},
 		"root for a script":   {single, keyfs.Input{Scheme: keyfs.InputTapScript, Public: key, Root: digest[:]}, keyfs.ErrInvalid},
 	} {
-		if sig, err := c.w.SignInput(c.in, digest); !errors.Is(err, c.want) || sig != nil {
+		if sig, err := c.w.InputSigner().Sign(c.in, digest); !errors.Is(err, c.want) || sig != nil {
 			t.Errorf("%s: %x, %v", name, sig, err)
 		}
 	}
+	if _, err := tree.InputSigner().Sign(keyfs.Input{Path: p, Public: key}, digest); err != nil {
+		t.Errorf("a request for another key was taken for a fault of the wallet: %v", err)
+	}
 	off, err := s.SetStatus(company, "W_tree", keyfs.StatusDisabled)
 	must(t, err)
-	if _, err := off.SignInput(keyfs.Input{Path: p, Public: key}, digest); !errors.Is(err, keyfs.ErrDisabled) {
+	if _, err := off.InputSigner().Sign(keyfs.Input{Path: p, Public: key}, digest); !errors.Is(err, keyfs.ErrDisabled) {
 		t.Errorf("disabled: %v", err)
 	}
 	if _, err := single.PublicAt(p); !errors.Is(err, keyfs.ErrHD) {

@@ -38,7 +38,7 @@ func (i Imported) On(n hd.Network) (Imported, error) {
 		return Imported{}, fmt.Errorf("%w: %w", ErrPrivateKey, errImportNetwork)
 	}
 	if h, ok := hdOf(i.key); ok {
-		i.key = &hdKey{h.secpKey, h.master, n}
+		i.key = &hdKey{secpKey: h.secpKey, master: h.master, network: n}
 	}
 	return i, nil
 }

@@ -84,20 +84,18 @@ func (w *Wallet) Sign(scheme Scheme, digest []byte) ([]byte, error) {
 	if w.store.isFaulty(w.id) {
 		return nil, fmt.Errorf("signing with wallet %s, which failed before: %w", w.id, ErrFault)
 	}
-	sig, err := w.checked(w.key, w.public, scheme, digest)
-	if err != nil {
-		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, err)
+	sig, ok := w.checked(w.key, w.public, scheme, digest)
+	if !ok {
+		return nil, fmt.Errorf("signing with wallet %s: %w", w.id, w.fault())
 	}
 	return sig, nil
 }
 
-// checked signs with a key of the wallet and checks the signature. The only error is
-// ErrFault.
-func (w *Wallet) checked(k key, p public, scheme Scheme, digest []byte) ([]byte, error) {
+// checked signs with a key of the wallet and checks the signature.
+func (w *Wallet) checked(k key, p public, scheme Scheme, digest []byte) (sig []byte, good bool) {
 	sig, err := k.sign(scheme, digest)
 	// A key that was checked and a digest that fits leave no room for an error.
-	good := err == nil
-	if good {
+	if good = err == nil; good {
 		switch w.store.recheck {
 		case RecheckVerify:
 			good = p.verify(scheme, digest, sig)
@@ -108,10 +106,15 @@ func (w *Wallet) checked(k key, p public, scheme Scheme, digest []byte) ([]byte,
 	}
 	if !good {
 		clear(sig)
-		w.store.markFaulty(w.id)
-		return nil, ErrFault
+		return nil, false
 	}
-	return sig, nil
+	return sig, true
+}
+
+// fault keeps the wallet from signing until the next start, and returns ErrFault.
+func (w *Wallet) fault() error {
+	w.store.markFaulty(w.id)
+	return ErrFault
 }
 
 // fits checks a scheme against a curve and the length of a digest in bytes.

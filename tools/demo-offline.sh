@@ -153,6 +153,8 @@ cat >connected/transfer.json <<JSON
 JSON
 run cat connected/transfer.json
 pack pay.psbt transfer.json
+say "   On the offline machine a person reads what is asked for, before anything is signed."
+run signdrop preview --network regtest stick/pay.psbt stick/transfer.json
 once
 
 say "6. Before the stick leaves, a person reads on the offline machine's own screen what

@@ -8,9 +8,10 @@ import (
 	"signdrop/appliance/reason"
 )
 
-// many spends n outputs of a kind.
-func many(t testing.TB, r *ring, kind string, n int) []byte {
+// many spends n outputs of a kind, which have so many others beside them.
+func many(t testing.TB, r *ring, kind string, n, more int) []byte {
 	p := newPlan()
+	p.more = more
 	for i := range n {
 		p.coin(t, r, kind, i, 100_000)
 	}
@@ -19,13 +20,14 @@ func many(t testing.TB, r *ring, kind string, n int) []byte {
 
 var benchmarked = []string{kindP2PKH, kindP2WPKH, kindP2TR}
 
-// BenchmarkCheck is Parse and Check: everything before a key is needed.
+// BenchmarkCheck is Parse and Check: everything before a key is needed. The largest is
+// near both limits, 2,000 inputs and 2 MB.
 func BenchmarkCheck(b *testing.B) {
 	for _, kind := range benchmarked {
-		for _, n := range []int{1, 10, 250, MaxInputs} {
+		for _, c := range []struct{ inputs, more int }{{1, 0}, {10, 0}, {250, 0}, {MaxInputs, 0}, {MaxInputs, 22}} {
 			r := newRing("alice")
-			data := many(b, r, kind, n)
-			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) {
+			data := many(b, r, kind, c.inputs, c.more)
+			b.Run(fmt.Sprintf("%s/%d/%dkB", kind, c.inputs, len(data)/1000), func(b *testing.B) {
 				b.SetBytes(int64(len(data)))
 				b.ReportAllocs()
 				for b.Loop() {
@@ -42,7 +44,7 @@ func BenchmarkFinish(b *testing.B) {
 	for _, kind := range benchmarked {
 		for _, n := range []int{1, 10, 250, MaxInputs} {
 			r := newRing("alice")
-			data := many(b, r, kind, n)
+			data := many(b, r, kind, n, 0)
 			tx := checked(b, data, Rules{}, r)
 			var sigs [][]byte
 			for _, w := range tx.Wants() {
@@ -54,7 +56,7 @@ func BenchmarkFinish(b *testing.B) {
 					tx := checked(b, data, Rules{}, r)
 					b.StartTimer()
 					for i, w := range tx.Wants() {
-						if err := tx.Add(w, sigs[i]); err != nil {
+						if err := tx.Add(w, sigs[i], false); err != nil {
 							b.Fatal(err)
 						}
 					}
@@ -76,7 +78,7 @@ func TestLimits(t *testing.T) {
 		n = 100
 	}
 	for _, kind := range benchmarked {
-		data := many(t, r, kind, n)
+		data := many(t, r, kind, n, 0)
 		start := time.Now()
 		tx := checked(t, data, Rules{}, r)
 		t.Logf("%s: %d inputs, %d bytes: %v", kind, n, len(data), time.Since(start))

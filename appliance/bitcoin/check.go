@@ -9,6 +9,7 @@ import (
 	"github.com/btcsuite/btcd/btcec/v2/ecdsa"
 	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"signdrop/appliance/reason"
@@ -26,6 +27,8 @@ type Tx struct {
 	outs    []*output
 	wants   []Want
 	digests *digester
+
+	verified *txscript.SigCache // signatures that were added
 
 	in, fee, paid int64 // satoshi
 }

@@ -101,32 +101,66 @@ func sameMissing(a, b []Missing) bool {
 }
 
 // fields say in words what somebody should look at who is about to broadcast it.
-func (t *Tx) fields(d *Description) (list []ledger.Field) {
-	add := func(name, format string, args ...any) {
-		list = append(list, ledger.Field{Name: name, Value: fmt.Sprintf(format, args...)})
+func (t *Tx) fields(d *Description) []ledger.Field {
+	var w words
+	w.add("network", "%s (says the appliance)", d.Network)
+	w.inputs(t, d)
+	for i, o := range d.Outputs {
+		if o.Change {
+			w.output("change", i, o, " (says the appliance)")
+		} else {
+			w.output("pays", i, o, "")
+		}
 	}
-	add("network", "%s (says the appliance)", d.Network)
+	w.fee(t, d)
+	for i, in := range d.Inputs {
+		if in.Ours {
+			w.sighash(i, in.Sighash, "is signed")
+		}
+	}
+	w.timing(d)
+	if !d.Complete {
+		var inputs []string
+		for _, m := range d.Missing {
+			inputs = append(inputs, fmt.Sprint(m.Input))
+		}
+		w.add("incomplete", "signatures of others are missing at input %s: nothing to broadcast yet", strings.Join(inputs, ", "))
+	} else {
+		w.add("complete", "every input was run and is accepted; -final.txn, or the member transaction, is what to broadcast")
+	}
+	return w
+}
+
+// words are what is said of a transaction, before and after it is signed.
+type words []ledger.Field
+
+func (w *words) add(name, format string, args ...any) {
+	*w = append(*w, ledger.Field{Name: name, Value: fmt.Sprintf(format, args...)})
+}
+
+func (w *words) inputs(t *Tx, d *Description) {
 	stated := 0
 	for _, in := range d.Inputs {
 		if !in.Proven {
 			stated++
 		}
 	}
-	add("inputs", "%d, together %s BTC", len(d.Inputs), coins(t.in))
+	w.add("inputs", "%d, together %s BTC", len(d.Inputs), coins(t.in))
 	if stated > 0 {
-		add("not proven", "the amounts of %d inputs, and so the fee, are as the PSBT says", stated)
+		w.add("not proven", "the amounts of %d inputs, and so the fee, are as the PSBT says", stated)
 	}
-	for i, o := range d.Outputs {
-		to := o.Address
-		if to == "" {
-			to = o.Type + " " + o.Script
-		}
-		kind, word := "pays", ""
-		if o.Change {
-			kind, word = "change", " (says the appliance)"
-		}
-		add(kind, "output %d: %s BTC to %s%s", i, coins(o.Amount), to, word)
+}
+
+// output says who gets what; word is what there is to add.
+func (w *words) output(kind string, i int, o Output, word string) {
+	to := o.Address
+	if to == "" {
+		to = o.Type + " " + o.Script
 	}
+	w.add(kind, "output %d: %s BTC to %s%s", i, coins(o.Amount), to, word)
+}
+
+func (w *words) fee(t *Tx, d *Description) {
 	about := ""
 	if d.Estimated {
 		about = "about "
@@ -143,34 +177,29 @@ func (t *Tx) fields(d *Description) (list []ledger.Field) {
 		}
 		share = fmt.Sprintf(", %.2f %% of what %s", 100*float64(t.fee)/float64(of), what)
 	}
-	add("fee", "%s BTC, %s%s sat/vB%s", coins(d.Fee), about, d.FeeRate, share)
-	for i, in := range d.Inputs {
-		if in.Ours && in.Sighash != "ALL" && in.Sighash != "DEFAULT" {
-			add("not covered", "input %d is signed with %s: whoever has the transaction can change what that leaves open", i, in.Sighash)
-		}
+	w.add("fee", "%s BTC, %s%s sat/vB%s", coins(d.Fee), about, d.FeeRate, share)
+}
+
+// sighash says what a signature leaves open; is is "is signed".
+func (w *words) sighash(i int, name, is string) {
+	if name != sighashNames[sighashAll] && name != sighashNames[sighashDefault] {
+		w.add("not covered", "input %d %s with %s: whoever has the transaction can change what that leaves open", i, is, name)
 	}
+}
+
+func (w *words) timing(d *Description) {
 	switch {
 	case d.LockTime >= 500_000_000:
-		add("not before", "%d, in seconds since 1970 (date -ud @%d)", d.LockTime, d.LockTime)
+		w.add("not before", "%d, in seconds since 1970 (date -ud @%d)", d.LockTime, d.LockTime)
 	case d.LockTime > 0:
-		add("not before", "block %d", d.LockTime)
+		w.add("not before", "block %d", d.LockTime)
 	}
 	if d.RBF {
-		add("replaceable", "until it is in a block, by one that pays a higher fee (BIP-125)")
+		w.add("replaceable", "until it is in a block, by one that pays a higher fee (BIP-125)")
 	}
 	if d.TxID != "" {
-		add("txid", "%s", d.TxID)
+		w.add("txid", "%s", d.TxID)
 	}
-	if !d.Complete {
-		var inputs []string
-		for _, m := range d.Missing {
-			inputs = append(inputs, fmt.Sprint(m.Input))
-		}
-		add("incomplete", "signatures of others are missing at input %s: nothing to broadcast yet", strings.Join(inputs, ", "))
-	} else {
-		add("complete", "every input was run and is accepted; -final.txn, or the member transaction, is what to broadcast")
-	}
-	return list
 }
 
 // coins writes an amount in BTC.

@@ -32,7 +32,7 @@ func paid(t testing.TB, data []byte, r *ring, inline bool) *answer.Answer {
 		sigs = append(sigs, base64.StdEncoding.EncodeToString(r.sign(t, w)))
 	}
 	pay := NewPayment(p, tx, make([]int, len(sigs)))
-	report, files, err := pay.Finish([]string{"W_1"}, sigs)
+	report, files, err := pay.Finish([]string{"W_1"}, sigs, false)
 	if err != nil {
 		t.Fatal(err)
 	}

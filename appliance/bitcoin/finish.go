@@ -20,24 +20,36 @@ func (t *Tx) Wants() []Want { return slices.Clone(t.wants) }
 // Add puts a signature in its place: DER for ECDSA, 64 bytes for Schnorr. One
 // that does not verify is an error and changes nothing. Adding the same again is
 // none; a second, other signature is an error.
-func (t *Tx) Add(w Want, sig []byte) error {
+//
+// With verified set the caller has verified it already, with the want's digest and
+// the key that the output names, and it is not verified again, here or by the script
+// engine where that comes to the same digest and key.
+func (t *Tx) Add(w Want, sig []byte, verified bool) error {
 	if w.index >= len(t.wants) || t.wants[w.index].Digest != w.Digest || !bytes.Equal(t.wants[w.index].field, w.field) {
 		return errors.New("adding a signature: the transaction does not want it")
 	}
 	w = t.wants[w.index]
 	in := t.ins[w.Input]
 	s := in.spendOf(w.field)
-	if !verifySignature(s.schnorr, s.verifier(w.Key.Public), w.Digest, sig) {
+	key := s.verifier(w.Key.Public)
+	if !verified && !verifySignature(s.schnorr, key, w.Digest, sig) {
 		return fmt.Errorf("adding a signature to input %d: it does not verify", w.Input)
 	}
-	sig = slices.Clone(sig)
+	full := slices.Clone(sig)
 	if in.sighash != sighashDefault {
-		sig = append(sig, byte(in.sighash))
+		full = append(full, byte(in.sighash))
 	}
-	if there := in.fields.at(w.field); there != nil && !bytes.Equal(there, sig) {
+	if there := in.fields.at(w.field); there != nil && !bytes.Equal(there, full) {
 		return fmt.Errorf("adding a signature to input %d: it has another one", w.Input)
 	}
-	in.fields.put(w.field, sig)
+	in.fields.put(w.field, full)
+	if t.verified == nil {
+		t.verified = txscript.NewSigCache(2 * uint(len(t.wants))) // with as many of others
+	}
+	if s.schnorr {
+		sig = full // as the engine asks for it
+	}
+	t.verified.Add(w.Digest, slices.Clone(sig), key)
 	return nil
 }
 
@@ -102,7 +114,7 @@ func (t *Tx) Finish() (a *Answer, err error) {
 // run runs the script engine on an input, with the rules of a node that relays.
 func (t *Tx) run(final *wire.MsgTx, i int) error {
 	spent := t.ins[i].spent
-	vm, err := txscript.NewEngine(spent.PkScript, final, i, txscript.StandardVerifyFlags, nil,
+	vm, err := txscript.NewEngine(spent.PkScript, final, i, txscript.StandardVerifyFlags, t.verified,
 		t.digests.shared, spent.Value, t.digests.prevouts)
 	if err != nil {
 		return err

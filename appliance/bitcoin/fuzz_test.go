@@ -34,6 +34,7 @@ func FuzzParse(f *testing.F) {
 	for _, version := range []uint32{0, 2} {
 		f.Add(everyKind(f, newRing("alice"), version).bytes())
 	}
+	f.Add(half(f, newRing("alice")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		before := bytes.Clone(data)
 		p, err := Parse(data)
@@ -67,6 +68,10 @@ func FuzzParse(f *testing.F) {
 			if !bytes.Equal(p.serialize(p.global, p.inputs, p.outputs), raw) {
 				t.Fatal("Check changed the PSBT")
 			}
+			if rules.Network == "" {
+				rules.Network = Networks[0] // which preview would take from the PSBT
+			}
+			previewHolds(t, p, rules, err != nil)
 			if err != nil {
 				if _, ok := reason.As(err); !ok || tx != nil {
 					t.Fatalf("Check: %v, %v", tx, err)

@@ -107,6 +107,7 @@ type plan struct {
 	global  keymap
 	inputs  []*keymap
 	outputs []*keymap
+	more    int // further outputs that the previous transactions have
 }
 
 func newPlan() *plan { return &plan{tx: wire.NewMsgTx(2)} }
@@ -133,6 +134,9 @@ func (p *plan) spend(amount int64, script []byte) *keymap {
 	prev.AddTxIn(wire.NewTxIn(wire.NewOutPoint(&from, 3), []byte{txscript.OP_1}, nil))
 	prev.AddTxOut(wire.NewTxOut(600, others(9)))
 	prev.AddTxOut(wire.NewTxOut(amount, script))
+	for range p.more {
+		prev.AddTxOut(wire.NewTxOut(600, others(9)))
+	}
 	id := prev.TxHash()
 	p.tx.AddTxIn(&wire.TxIn{PreviousOutPoint: *wire.NewOutPoint(&id, 1), Sequence: wire.MaxTxInSequenceNum - 2})
 	var raw bytes.Buffer
@@ -266,7 +270,7 @@ func answered(t testing.TB, data []byte, rules Rules, r *ring) *Answer {
 	t.Helper()
 	tx := checked(t, data, rules, r)
 	for _, w := range tx.Wants() {
-		if err := tx.Add(w, r.sign(t, w)); err != nil {
+		if err := tx.Add(w, r.sign(t, w), false); err != nil {
 			t.Fatal(err)
 		}
 	}

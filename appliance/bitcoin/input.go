@@ -253,9 +253,14 @@ func (in *input) readTaproot(output []byte) *reason.Refusal {
 	if internal == nil {
 		return nil // somebody else's, or signed by no key that has an origin
 	}
-	key, odd, ok := taprootKey(internal, root)
-	if !ok || !bytes.Equal(key, output) {
+	q, ok := taprootPoint(internal, root)
+	if !ok || !hasX(&q, output) {
 		return mismatch("the internal key and the merkle root do not make the key in the output")
+	}
+	odd := false
+	if len(leaves) > 0 {
+		q.ToAffine()
+		odd = q.Y.IsOdd()
 	}
 	for _, l := range leaves {
 		if !bytes.Equal(l.control[1:33], internal) || !bytes.Equal(l.root, root) ||

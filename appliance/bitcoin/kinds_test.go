@@ -283,35 +283,66 @@ func TestAdd(t *testing.T) {
 		}
 		other := r.sign(t, wants[1])
 		for name, sig := range map[string][]byte{"none": nil, "short": other[:40], "of another input": other, "zeros": make([]byte, 64)} {
-			if err := tx.Add(wants[0], sig); err == nil {
+			if err := tx.Add(wants[0], sig, false); err == nil {
 				t.Errorf("%s: a signature %s was taken", kind, name)
 			}
 		}
 		forged := wants[0]
 		forged.Digest[0] ^= 1
-		if err := tx.Add(forged, r.sign(t, forged)); err == nil {
+		if err := tx.Add(forged, r.sign(t, forged), false); err == nil {
 			t.Errorf("%s: a signature of another digest was taken", kind)
 		}
-		if err := tx.Add(Want{index: 7}, other); err == nil {
+		if err := tx.Add(Want{index: 7}, other, false); err == nil {
 			t.Errorf("%s: a signature that nobody wants was taken", kind)
 		}
 		if _, err := tx.Finish(); err == nil {
 			t.Fatal("finished without signatures")
 		}
 		for range 2 {
-			if err := tx.Add(wants[0], r.sign(t, wants[0])); err != nil {
+			if err := tx.Add(wants[0], r.sign(t, wants[0]), false); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if _, err := tx.Finish(); err == nil {
 			t.Fatal("finished with one of two signatures")
 		}
-		if err := tx.Add(wants[1], other); err != nil {
+		if err := tx.Add(wants[1], other, false); err != nil {
 			t.Fatal(err)
 		}
 		if a, err := tx.Finish(); err != nil || !a.Complete {
 			t.Fatalf("%s: %v", kind, err)
 		}
+	}
+}
+
+// TestVerified: what was verified before is not verified again, unless the script
+// engine comes to another digest.
+func TestVerified(t *testing.T) {
+	r := newRing("alice")
+	for _, kind := range []string{kindP2PKH, kindNestedP2PKH, kindP2WPKH, kindP2TR} {
+		p := newPlan()
+		p.coin(t, r, kind, 1, 50_000)
+		data := p.pay(49_000).bytes()
+
+		tx := checked(t, data, Rules{}, r)
+		w := tx.Wants()[0]
+		wrong := r.sign(t, w)
+		wrong[len(wrong)-1] ^= 1
+		if err := tx.Add(w, wrong, true); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := tx.Finish(); err != nil || !a.Complete { // the caller was believed
+			t.Errorf("%s: it was verified again: %v", kind, err)
+		}
+
+		tx = checked(t, data, Rules{}, r)
+		tx.wants[0].Digest[0] ^= 1
+		w = tx.Wants()[0]
+		if err := tx.Add(w, r.sign(t, w), true); err != nil {
+			t.Fatal(err)
+		}
+		_, err := tx.Finish()
+		wantCode(t, err, reason.CosignatureInvalid)
 	}
 }
 

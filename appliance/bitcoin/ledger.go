@@ -22,7 +22,7 @@ import (
 // What Parse returns is a PSBT. It is a ledger.Tx in name only: only NewPayment makes
 // one that can be signed, when the PSBT was checked with the company's keys.
 var Ledger = ledger.Ledger{
-	Name: "bitcoin", Finds: true, Parse: parseField, Rules: parseRules, Explain: explain,
+	Name: "bitcoin", Finds: true, Parse: parseField, Rules: parseRules, Explain: explain, Preview: preview,
 	Document: &ledger.Document{Ending: ".psbt", Parse: func(data []byte) (ledger.Tx, error) { return asTx(Parse(data)) }},
 }
 
@@ -173,16 +173,16 @@ type Report struct {
 }
 
 // Finish puts the signatures in, base64, one for each signing, and makes the answer.
-// The refusal is that of Tx.Finish; any other error is a fault of ours. ids are the
+// With verified set they are not verified again, see Tx.Add. The refusal is that of Tx.Finish; any other error is a fault of ours. ids are the
 // ids of the wallets.
-func (p *Payment) Finish(ids []string, sigs []string) (*Report, []File, error) {
+func (p *Payment) Finish(ids, sigs []string, verified bool) (*Report, []File, error) {
 	r := &Report{}
 	for i, w := range p.tx.wants {
 		sig, err := base64.StdEncoding.DecodeString(sigs[i])
 		if err != nil {
 			return nil, nil, fmt.Errorf("adding a signature to input %d: %w", w.Input, err)
 		}
-		if err := p.tx.Add(w, sig); err != nil {
+		if err := p.tx.Add(w, sig, verified); err != nil {
 			return nil, nil, err
 		}
 		r.Signed = append(r.Signed, Signed{w.Input, ids[p.wallets[i]], fmt.Sprintf("%x", w.Key.Public), sigs[i]})

@@ -390,7 +390,7 @@ func TestRefusals(t *testing.T) {
 						t.Fatal(err)
 					}
 					for _, w := range tx.Wants() {
-						if err := tx.Add(w, alice.sign(t, w)); err != nil {
+						if err := tx.Add(w, alice.sign(t, w), false); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -445,7 +445,7 @@ func TestFinishedByOthers(t *testing.T) {
 	p.inputs[1].put([]byte{inFinalWitness}, broken)
 	tx := checked(t, p.bytes(), Rules{}, alice)
 	for _, w := range tx.Wants() {
-		if err := tx.Add(w, alice.sign(t, w)); err != nil {
+		if err := tx.Add(w, alice.sign(t, w), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -557,7 +557,7 @@ func TestFeeAttack(t *testing.T) {
 	}
 	truth := checked(t, p.pay(1_005_000).bytes(), Rules{MaxFeePercent: -1}, alice)
 	for i, w := range truth.Wants() {
-		if err := truth.Add(w, sigs[i]); err != nil {
+		if err := truth.Add(w, sigs[i], false); err != nil {
 			t.Fatal("the attack that this test is about does not work: ", err)
 		}
 	}

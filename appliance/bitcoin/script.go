@@ -110,25 +110,42 @@ func small(t *txscript.ScriptTokenizer) (int, bool) {
 // internal key (32 bytes) and a merkle root (32 bytes or none), and whether its
 // y is odd.
 func taprootKey(internal, root []byte) (key []byte, odd, ok bool) {
-	p, err := schnorr.ParsePubKey(internal)
-	if err != nil {
-		return nil, false, false
-	}
-	h := chainhash.TaggedHash(chainhash.TagTapTweak, internal, root)
-	var t btcec.ModNScalar
-	if t.SetBytes((*[32]byte)(h)) != 0 {
-		return nil, false, false
-	}
-	var tweak, q btcec.JacobianPoint
-	btcec.ScalarBaseMultNonConst(&t, &tweak)
-	p.AsJacobian(&q)
-	btcec.AddNonConst(&q, &tweak, &q)
-	if q.Z.IsZero() {
+	q, ok := taprootPoint(internal, root)
+	if !ok {
 		return nil, false, false
 	}
 	q.ToAffine()
 	x := q.X.Bytes()
 	return x[:], q.Y.IsOdd(), true
+}
+
+// taprootPoint is taprootKey before the inversion that makes coordinates of it.
+func taprootPoint(internal, root []byte) (q btcec.JacobianPoint, ok bool) {
+	p, err := schnorr.ParsePubKey(internal)
+	if err != nil {
+		return q, false
+	}
+	h := chainhash.TaggedHash(chainhash.TagTapTweak, internal, root)
+	var t btcec.ModNScalar
+	if t.SetBytes((*[32]byte)(h)) != 0 {
+		return q, false
+	}
+	var tweak btcec.JacobianPoint
+	btcec.ScalarBaseMultNonConst(&t, &tweak)
+	p.AsJacobian(&q)
+	btcec.AddNonConst(&q, &tweak, &q)
+	return q, !q.Z.IsZero()
+}
+
+// hasX reports whether x is the point's coordinate, without computing that: it is
+// X/Z².
+func hasX(q *btcec.JacobianPoint, x []byte) bool {
+	var want, z2 btcec.FieldVal
+	if over := want.SetByteSlice(x); over {
+		return false
+	}
+	z2.SquareVal(&q.Z)
+	return want.Mul(&z2).Normalize().Equals(q.X.Normalize())
 }
 
 func leafHash(version byte, script []byte) []byte {

@@ -1,12 +1,10 @@
 package door
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"time"
 
-	"github.com/landlock-lsm/go-landlock/landlock"
 	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
@@ -41,20 +39,8 @@ func Confine(spool string) (Confinement, error) {
 	if err := harden.Renounce(); err != nil {
 		return c, fmt.Errorf("giving up rights: %w", err)
 	}
-	abi, err := llsys.LandlockGetABIVersion()
-	if err != nil || abi < 1 {
-		return c, nil // an old kernel, or one without it
-	}
-	restore, err := harden.StandIn(spool)
-	if err != nil {
-		return c, fmt.Errorf("landlock: %w", err)
-	}
-	err = landlock.V10.BestEffort().Restrict(landlock.PathAccess(rights, spool))
-	if err := errors.Join(err, restore()); err != nil {
-		return c, fmt.Errorf("landlock: %w", err)
-	}
-	c.Landlock = min(abi, 10)
-	return c, nil
+	c.Landlock, err = harden.Restrict(harden.Limits{Rules: []harden.Rule{{Path: spool, Rights: rights}}})
+	return c, err
 }
 
 // checkClosed tries what must not work: to open db/, which lies beside the spool.

@@ -49,6 +49,7 @@ var Ledger = ledger.Ledger{
 		return []ledger.Address{{Name: "ethereum", Value: addressOf(point).String()}}
 	},
 	Explain: explain,
+	Preview: preview,
 }
 
 // The operations.

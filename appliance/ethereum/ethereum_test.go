@@ -847,6 +847,8 @@ func FuzzParse(f *testing.F) {
 		a := signed(t, strings.Repeat("46", 32), string(data))
 		if found := explain(a); !found.Signed || len(found.Problems) > 0 {
 			t.Errorf("%s: %+v", data, found)
+		} else {
+			previewHolds(t, tx, found)
 		}
 		again, err := Ledger.Parse(data)
 		if err != nil || again.Payload() != tx.Payload() {

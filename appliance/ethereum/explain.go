@@ -36,7 +36,7 @@ func (t *Tx) AnsweredBy(a *answer.Answer) bool {
 }
 
 type explainer struct {
-	a   *answer.Answer
+	a   *answer.Answer // nil in a preview: nobody has said anything yet
 	f   *ledger.Finding
 	own own
 
@@ -56,7 +56,7 @@ func (e *explainer) field(name, signed, said string) {
 }
 
 func (e *explainer) same(name, signed, said string) {
-	if signed != said {
+	if signed != said && e.a != nil {
 		e.problem("the answer says %s %q, and what was signed says %q", name, said, signed)
 	}
 }
@@ -110,11 +110,15 @@ func (e *explainer) explain() error {
 		if a.Operation == opTypedData {
 			return e.typed()
 		}
-		e.add("hash", hex0x(digest[:]))
-		e.add("means", "nobody here can know: it can be a transaction of the account")
+		e.hash(digest)
 		return nil
 	}
 	return e.transaction()
+}
+
+func (e *explainer) hash(digest [32]byte) {
+	e.add("hash", hex0x(digest[:]))
+	e.add("means", "nobody here can know: it can be a transaction of the account")
 }
 
 // foreign names a member that the answers of this operation do not have, "" for none.
@@ -175,36 +179,30 @@ func (e *explainer) transaction() error {
 	}
 	hash := keccak(raw)
 	e.same("hash", hex0x(hash[:]), e.own.Hash)
+	body := raw
 	kind, typed := kinds[e.a.Operation]
-	body, signed := raw, e.payload
 	if typed {
-		if len(raw) == 0 || raw[0] != kind || len(signed) == 0 || signed[0] != kind {
+		if len(raw) == 0 || raw[0] != kind {
 			return fmt.Errorf("the raw transaction is not one of type %d", kind)
 		}
-		body, signed = raw[1:], signed[1:]
+		body = raw[1:]
 	}
 	outer, err := decode(body)
 	if err != nil {
 		return fmt.Errorf("reading the raw transaction: %w", err)
 	}
-	inner, err := decode(signed)
+	get, chain, err := takeApart(e.a.Operation, e.payload)
 	if err != nil {
-		return fmt.Errorf("reading the payload: %w", err)
+		return err
 	}
 	names := transactionFields[e.a.Operation]
-	chained := 0 // what EIP-155 adds to what is signed
-	if !typed {
-		chained = 3
-	}
-	if !outer.list || !inner.list || len(outer.items) != len(names)+3 || len(inner.items) != len(names)+chained {
+	if !outer.list || len(outer.items) != len(names)+3 {
 		return errors.New("the raw transaction is not of its form")
 	}
-	get := map[string]item{}
 	for i, name := range names {
-		if !bytes.Equal(outer.items[i].raw, inner.items[i].raw) {
+		if !bytes.Equal(outer.items[i].raw, get[name].raw) {
 			return fmt.Errorf("the raw transaction has another %s than the payload", name)
 		}
-		get[name] = inner.items[i]
 	}
 	last := outer.items[len(names):]
 	for i, want := range [][]byte{e.r, e.s} {
@@ -212,31 +210,14 @@ func (e *explainer) transaction() error {
 			return errors.New("the raw transaction has another signature")
 		}
 	}
-	chain := get["chain_id"]
 	v := new(big.Int).SetInt64(int64(e.parity))
 	if !typed {
-		chain = inner.items[len(names)]
-		if !isNumber(chain) {
-			return errors.New("the chain is not a number")
-		}
-		if len(inner.items[len(names)+1].raw) != 1 || inner.items[len(names)+1].raw[0] != 0x80 || !bytes.Equal(inner.items[len(names)+1].raw, inner.items[len(names)+2].raw) {
-			return errors.New("the payload is not of EIP-155's form")
-		}
 		v.SetBytes(chain.bytes)
 		v.Lsh(v, 1).Add(v, big.NewInt(35+int64(e.parity)))
 	}
 	e.same("v", v.String(), e.own.V)
 	if last[0].list || !bytes.Equal(last[0].bytes, v.Bytes()) {
 		return errors.New("the raw transaction has another v")
-	}
-	for name, it := range get {
-		list := name == "access_list" || name == "authorization_list"
-		if list != it.list || !list && name != "to" && name != "data" && !isNumber(it) {
-			return errors.New("the raw transaction is not of its form")
-		}
-	}
-	if len(chain.bytes) == 0 {
-		return errors.New("it names no chain: it is good on every one")
 	}
 	if err := e.meaning(get, chain); err != nil {
 		return err
@@ -249,6 +230,52 @@ func (e *explainer) transaction() error {
 // no zeros before it.
 func isNumber(it item) bool {
 	return !it.list && len(it.bytes) <= 32 && (len(it.bytes) == 0 || it.bytes[0] != 0)
+}
+
+// takeApart decodes what is signed of a transaction: its items by name, and the chain.
+func takeApart(op string, payload []byte) (get map[string]item, chain item, err error) {
+	kind, typed := kinds[op]
+	if typed {
+		if len(payload) == 0 || payload[0] != kind {
+			return nil, chain, fmt.Errorf("the payload is not a transaction of type %d", kind)
+		}
+		payload = payload[1:]
+	}
+	inner, err := decode(payload)
+	if err != nil {
+		return nil, chain, fmt.Errorf("reading the payload: %w", err)
+	}
+	names := transactionFields[op]
+	chained := 0 // what EIP-155 adds to what is signed
+	if !typed {
+		chained = 3
+	}
+	if !inner.list || len(inner.items) != len(names)+chained {
+		return nil, chain, errors.New("the payload is not of its form")
+	}
+	get = map[string]item{}
+	for i, name := range names {
+		it := inner.items[i]
+		get[name] = it
+		list := name == "access_list" || name == "authorization_list"
+		if list != it.list || !list && name != "to" && name != "data" && !isNumber(it) {
+			return nil, chain, errors.New("the payload is not of its form")
+		}
+	}
+	if typed {
+		chain = get["chain_id"]
+	} else {
+		chain = inner.items[len(names)]
+		for _, it := range inner.items[len(names)+1:] {
+			if len(it.raw) != 1 || it.raw[0] != 0x80 {
+				return nil, chain, errors.New("the payload is not of EIP-155's form")
+			}
+		}
+	}
+	if !isNumber(chain) || len(chain.bytes) == 0 {
+		return nil, chain, errors.New("it names no chain: it is good on every one")
+	}
+	return get, chain, nil
 }
 
 // transactionFields are the items of what is signed, in order.
@@ -272,12 +299,16 @@ func (e *explainer) meaning(get map[string]item, chain item) error {
 		e.field("to", address(to).String(), e.own.To)
 		e.same("contract", "", e.own.Contract)
 	case 0:
+		e.add("means", "a contract is created, of the code in data_hex")
 		from, r := parseAddress(e.own.From)
+		if e.a == nil && e.own.From == "" {
+			e.add("contract", "is created, at an address that follows from who signs")
+			break
+		}
 		if r != nil {
 			return errors.New("from is not an address")
 		}
 		e.field("contract", created(from, num(get["nonce"]).Uint64()).String(), e.own.Contract)
-		e.add("means", "a contract is created, of the code in data_hex")
 		e.same("to", "", e.own.To)
 	default:
 		return errors.New("the raw transaction is to no address")

@@ -11,7 +11,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/landlock-lsm/go-landlock/landlock"
 	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 )
@@ -77,68 +76,53 @@ type Needs struct {
 	Door bool
 }
 
-// doorRead is what starting a program takes beside the program itself: the loader and
-// libraries of one that is not static, the time zone, and what Go's net looks at.
-var doorRead = []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo",
-	"/proc/sys/net/core/somaxconn"}
+// Sets of rights.
+const (
+	readable = llsys.AccessFSReadDir | llsys.AccessFSReadFile
+	runnable = llsys.AccessFSExecute | readable
+	// Without the rights to make devices: there is nothing to make here but files,
+	// directories, and the sockets, FIFOs and links that partners make are theirs.
+	volume = readable | llsys.AccessFSWriteFile | llsys.AccessFSTruncate |
+		llsys.AccessFSRemoveFile | llsys.AccessFSRemoveDir | llsys.AccessFSMakeReg | llsys.AccessFSMakeDir | llsys.AccessFSRefer
+	// A rename needs the right to make what is renamed: links, FIFOs and sockets that
+	// lie in an inbox are put into rejected/ as they are.
+	moved = llsys.AccessFSMakeSym | llsys.AccessFSMakeFifo | llsys.AccessFSMakeSock | llsys.AccessFSMakeChar | llsys.AccessFSMakeBlock
+)
+
+// doorRules are what starting this program takes: itself, the loader and libraries of
+// one that is not static, the time zone, and what Go's net looks at.
+var doorRules = []Rule{
+	{"/proc/self/exe", llsys.AccessFSExecute | llsys.AccessFSReadFile, false},
+	{"/lib", runnable, true},
+	{"/lib64", runnable, true},
+	{"/usr/lib", runnable, true},
+	{"/usr/lib64", runnable, true},
+	{"/etc/ld.so.cache", llsys.AccessFSReadFile, true},
+	{"/etc/localtime", llsys.AccessFSReadFile, true},
+	{"/usr/share/zoneinfo", readable, true},
+	{"/proc/sys/net/core/somaxconn", llsys.AccessFSReadFile, true},
+	{os.DevNull, llsys.AccessFSReadFile | llsys.AccessFSWriteFile | llsys.AccessFSTruncate, true}, // its standard input
+	// The door lists its threads as Restrict does. Names only: the files of other
+	// processes stay closed.
+	{"/proc", llsys.AccessFSReadDir, true},
+}
 
 // Confine shuts the process, on all its threads, out of every file that it does not
 // need, and returns the version of the kernel's Landlock that enforces that, 0 for none:
 // an old kernel, or one without it. It needs version 2 (Linux 5.19), which allows files
 // to be moved between directories. Without a door no TCP port can be bound and no
 // connection be made, as far as the kernel goes; it does not look at Multipath TCP.
-// With a door nothing is enforced on a big-endian machine: the library can allow one
-// directory only there, see StandIn. The door's own process is shut in all the same.
 func Confine(n Needs) (version int, err error) {
 	_, _ = time.Now().Local().Zone() // reads /etc/localtime while that can be opened
-	abi, err := llsys.LandlockGetABIVersion()
-	if err != nil || abi < 2 || n.Door && bigEndian() {
-		return 0, nil
-	}
-	// Without the rights to make devices: there is nothing to make here but files,
-	// directories, and the sockets, FIFOs and links that partners make are theirs.
-	const volume = llsys.AccessFSReadDir | llsys.AccessFSReadFile | llsys.AccessFSWriteFile | llsys.AccessFSTruncate |
-		llsys.AccessFSRemoveFile | llsys.AccessFSRemoveDir | llsys.AccessFSMakeReg | llsys.AccessFSMakeDir | llsys.AccessFSRefer
-	// A rename needs the right to make what is renamed: links, FIFOs and sockets that
-	// lie in an inbox are put into rejected/ as they are.
-	const moved = llsys.AccessFSMakeSym | llsys.AccessFSMakeFifo | llsys.AccessFSMakeSock | llsys.AccessFSMakeChar | llsys.AccessFSMakeBlock
-	rules := []landlock.Rule{landlock.PathAccess(volume|moved, n.Data)}
+	rules := []Rule{{n.Data, volume | moved, false}}
 	if n.Door {
-		rules = append(rules,
-			landlock.PathAccess(llsys.AccessFSExecute|llsys.AccessFSReadFile, "/proc/self/exe"),
-			landlock.RODirs(existing(doorRead, true)...), landlock.ROFiles(existing(doorRead, false)...),
-			landlock.RWFiles(os.DevNull).IgnoreIfMissing(), // its standard input
-			// Whoever sets something for all threads of a program with C in it lists
-			// them. Names only: the files of other processes stay closed.
-			landlock.PathAccess(llsys.AccessFSReadDir, "/proc").IgnoreIfMissing(),
-		)
-		if err := landlock.V10.BestEffort().RestrictPaths(rules...); err != nil {
-			return 0, fmt.Errorf("landlock: %w", err)
-		}
-	} else {
-		restore, err := StandIn(n.Data)
-		if err != nil {
-			return 0, fmt.Errorf("landlock: %w", err)
-		}
-		err = landlock.V10.BestEffort().Restrict(rules...)
-		if err := errors.Join(err, restore()); err != nil {
-			return 0, fmt.Errorf("landlock: %w", err)
-		}
+		rules = append(rules, doorRules...)
 	}
-	if err := closed(); err != nil {
+	version, err = Restrict(Limits{Least: 2, FilesOnly: n.Door, Rules: rules})
+	if err != nil || version == 0 {
 		return 0, err
 	}
-	return min(abi, 10), nil
-}
-
-// existing returns those of the paths that are there, and directories or not.
-func existing(paths []string, dirs bool) (there []string) {
-	for _, p := range paths {
-		if info, err := os.Stat(p); err == nil && info.IsDir() == dirs {
-			there = append(there, p)
-		}
-	}
-	return there
+	return version, closed()
 }
 
 // closed tries what must not work any more.

@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
+	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
 	"signdrop/appliance/harden"
@@ -38,6 +41,8 @@ type findings struct {
 	Moved      string            // a file between two directories of the volume
 	Listened   string
 	Started    string // this program, again
+	Signalled  string // its parent
+	Threads    int    // of the older threads, how many can open / still
 }
 
 func TestMain(m *testing.M) {
@@ -52,6 +57,9 @@ func TestMain(m *testing.M) {
 		}
 	}
 }
+
+// threads is how many threads of a probe were there before it is shut in, at least.
+const threads = 3
 
 func said(err error) string {
 	if err != nil {
@@ -72,9 +80,36 @@ func probe(data string) *findings {
 		f.Error = err.Error()
 		return f
 	}
+	confined, tried := make(chan bool), make(chan bool)
+	var locked sync.WaitGroup
+	older := threads
+	if _, err := llsys.LandlockGetABIVersion(); err != nil {
+		older = 0 // and qemu's fork hangs now and then in a program with many
+	}
+	for range older {
+		locked.Add(1)
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			locked.Done()
+			<-confined
+			file, err := os.Open("/")
+			if err == nil {
+				file.Close()
+			}
+			tried <- err == nil
+		}()
+	}
+	locked.Wait()
 	if f.Landlock, err = harden.Confine(harden.Needs{Data: data, Door: os.Getenv("HARDEN_DOOR") != ""}); err != nil {
 		f.Error = err.Error()
 		return f
+	}
+	close(confined)
+	for range older {
+		if <-tried {
+			f.Threads++
+		}
 	}
 	buf := make([]byte, 64<<10)
 	n, err := status.Read(buf)
@@ -108,6 +143,7 @@ func probe(data string) *findings {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{probeVariable + "=again"}
 	f.Started = said(cmd.Run())
+	f.Signalled = said(unix.Kill(os.Getppid(), 0))
 	return f
 }
 
@@ -168,6 +204,12 @@ func TestHardened(t *testing.T) {
 			}
 			if f.Landlock >= 4 && (f.Listened == "") != door {
 				t.Errorf("listening on a port: %q", f.Listened)
+			}
+			if f.Threads > 0 {
+				t.Errorf("%d of %d older threads can still open /", f.Threads, threads)
+			}
+			if f.Landlock >= 6 && (f.Signalled == "") != door {
+				t.Errorf("sending the parent a signal: %q", f.Signalled)
 			}
 			if (f.Started == "") != door {
 				t.Errorf("starting a program: %q", f.Started)

@@ -50,6 +50,13 @@ type Ledger struct {
 	// little as it can with the code that wrote it. nil for Metacoin alone, whose
 	// answers are older than this.
 	Explain func(a *answer.Answer) *Finding
+
+	// Preview says in words what a Tx that Parse has returned asks to have signed, to
+	// somebody who has neither keys nor wallets and wants to know before it is dropped.
+	// rules are the company's or the careful ones, nil for a ledger that has none. The
+	// Tx can be a stranger's, who wants to mislead: what nothing proves is said to be
+	// his word.
+	Preview func(tx Tx, rules Rules) *Preview
 }
 
 // Document is a kind of file that is no JSON and is signed as it is.
@@ -176,6 +183,18 @@ type Finding struct {
 	Signed   bool     // the answer's signature verifies over its payload with its public key
 	Problems []string // why the answer must not be trusted; none if it is sound
 	Fields   []Field  // what was signed, in words
+}
+
+// Preview is what there is to say of a Tx before it is signed.
+type Preview struct {
+	Fields     []Field  // what would be signed, in words
+	NotCovered []string // what the signature would not hold, as an answer says it
+	AlsoMeans  []string // what else the signature could be used for, likewise
+
+	// Refusals are why it would be refused with these rules, whatever the wallets: each a
+	// *reason.Refusal with the whole path of the field. There are others that only the
+	// appliance can know.
+	Refusals []error
 }
 
 // Field is one thing that was signed, with its name in a request.

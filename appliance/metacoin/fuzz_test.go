@@ -63,6 +63,8 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("the text has %d separators for %d values", got, len(values))
 		}
 
+		previewHolds(t, tx, values)
+
 		// The same fields in another spelling are the same transaction.
 		again, err := metacoin.Parse(respell(t, fields))
 		if err != nil {

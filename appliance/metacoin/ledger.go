@@ -19,6 +19,7 @@ var Ledger = ledger.Ledger{
 		}
 		return t, nil
 	},
+	Preview: preview,
 }
 
 // Ledger returns "metacoin".

@@ -210,9 +210,8 @@ func (p *Policy) Sign(plan *Plan, once *Once, now time.Time, owner any) (*Approv
 			return nil, reason.New(reason.WalletDisabled, "use another wallet", "the wallet's time is over").At("wallet")
 		}
 	}
-	if r.Replace && !p.Replace {
-		return nil, reason.New(reason.PolicyForbids, `ask for "replace": true in the policy, or leave the field out`,
-			"the policy does not allow to replace a signed text").At("replace")
+	if err := p.replaces(r); err != nil {
+		return nil, err
 	}
 	if err := p.allow(plan); err != nil {
 		return nil, err
@@ -237,6 +236,15 @@ func (p *Policy) Sign(plan *Plan, once *Once, now time.Time, owner any) (*Approv
 		a.holds = append(a.holds, h)
 	}
 	return a, nil
+}
+
+// replaces refuses what the policy does not allow to replace.
+func (p *Policy) replaces(r *request.Request) error {
+	if r.Replace && !p.Replace {
+		return reason.New(reason.PolicyForbids, `ask for "replace": true in the policy, or leave the field out`,
+			"the policy does not allow to replace a signed text").At("replace")
+	}
+	return nil
 }
 
 // allow asks what the policy says of what is signed.

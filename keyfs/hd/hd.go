@@ -149,18 +149,23 @@ func publicOf(d *btcec.ModNScalar) *btcec.PublicKey {
 // a path that is too long.
 func (k *Key) Derive(path Path) (*Key, error) {
 	now := *k
-	for _, i := range path {
+	for n, i := range path {
 		next, err := now.child(i)
 		now.Wipe()
 		if err != nil {
 			return nil, err
 		}
 		now = *next
+		// The public half costs more than all the rest. It is the result's, names
+		// the result's parent, and makes children that are not hardened.
+		if n+2 >= len(path) || path[n+1] < Hardened {
+			now.pub = publicOf(&now.d)
+		}
 	}
 	return &now, nil
 }
 
-// child is CKDpriv of BIP-32.
+// child is CKDpriv of BIP-32, without the public half.
 func (k *Key) child(i uint32) (*Key, error) {
 	var data [37]byte
 	defer clear(data[:])
@@ -181,8 +186,18 @@ func (k *Key) child(i uint32) (*Key, error) {
 	if next.d.IsZero() {
 		return nil, ErrUnusable
 	}
-	next.pub = publicOf(&next.d)
 	return next, nil
+}
+
+// Child returns the private key of child i alone, which the caller wipes with Zero.
+// The errors are those of Derive.
+func (k *Key) Child(i uint32) (*btcec.PrivateKey, error) {
+	c, err := k.child(i)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Wipe()
+	return c.Private(), nil
 }
 
 // Derive returns the public key at a path without hardened steps.
@@ -212,7 +227,8 @@ func (p *Public) Derive(path Path) (*Public, error) {
 }
 
 // below computes what CKDpriv and CKDpub share: the place of child i and the number
-// that is added. data are the 33 bytes of the parent; i is appended here.
+// that is added. data are the 33 bytes of the parent; i is appended here. Without pub,
+// the parent's public half, the place does not name its parent.
 func below(parent place, pub *btcec.PublicKey, data []byte, i uint32) (at place, left btcec.ModNScalar, err error) {
 	if parent.depth == 255 {
 		return at, left, errDeep
@@ -225,7 +241,11 @@ func below(parent place, pub *btcec.PublicKey, data []byte, i uint32) (at place,
 	if over := left.SetByteSlice(sum[:32]); over {
 		return at, left, ErrUnusable
 	}
-	return place{chain: [32]byte(sum[32:]), depth: parent.depth + 1, parent: fingerprint(pub), index: i}, left, nil
+	at = place{chain: [32]byte(sum[32:]), depth: parent.depth + 1, index: i}
+	if pub != nil {
+		at.parent = fingerprint(pub)
+	}
+	return at, left, nil
 }
 
 // Wipe clears the private number. The key must not be used any more.

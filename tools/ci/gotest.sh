@@ -9,15 +9,15 @@ status=0
 "${GO:-go}" test -v -timeout 20m "$@" >"$log" 2>&1 || status=$?
 if [ "$status" -ne 0 ]; then
 	# Everything but the tests that passed.
-	grep -vE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" || true
+	grep -avE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" || true
 	echo "what failed:"
 	# With -v a test's own words stand above its --- FAIL.
-	grep -E -B6 -A12 '^\s*--- FAIL|^panic:|^FAIL\s|^fatal error:' "$log" | grep -vE '^\s*(=== |--- PASS)' | tail -n 80 || true
+	grep -aE -B6 -A12 '^\s*--- FAIL|^panic:|^FAIL\s|^fatal error:' "$log" | grep -avE '^\s*(=== |--- PASS)' | tail -n 80 || true
 	exit "$status"
 fi
-grep -E '^(ok|\?|FAIL)\b|no test files' "$log" || true
-if grep -qE '^\s*--- SKIP' "$log"; then
+grep -aE '^(ok|\?|FAIL)\b|no test files' "$log" || true
+if grep -aqE '^\s*--- SKIP' "$log"; then
 	echo "skipped tests are failures:"
-	grep -E -A3 '^\s*--- SKIP' "$log"
+	grep -aE -A3 '^\s*--- SKIP' "$log"
 	exit 1
 fi

@@ -223,6 +223,12 @@ func (r *rig) meet() {
 	if !confined.MatchString(r.m.Log()) || !strings.Contains(r.m.Log(), `"own_user":true`) {
 		r.t.Error("the door is not confined as it should be")
 	}
+	// With landlock above 0 it has tried to open files outside, in vain.
+	shut := regexp.MustCompile(`"landlock":([1-9]\d*)[^\n]*"message":"what is enforced"`).FindStringSubmatch(r.m.Log())
+	if shut == nil {
+		r.t.Fatal("the signer has a door and is not shut in")
+	}
+	r.t.Logf("Landlock %s shuts the signer and its door in", shut[1])
 
 	acme := r.key(company)
 	command, err := json.Marshal(map[string]any{"type": "company.create", "company": company, "signers": []string{acme}, "authorized_keys": []string{acme}})

@@ -24,6 +24,7 @@ const exitCodesHelp = `Every command ends with one of these codes:
   1  something failed; what it was stands on standard error
   2  wrong usage; nothing was done
   3  refused: an answer says refused, or a signature does not verify
+     (preview: it would be refused)
   4  still waiting: not everything was answered within the time
 
 Where several apply, the first of 1, 3, 4 is used. A later version may add

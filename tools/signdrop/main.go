@@ -3,6 +3,7 @@
 // Nothing needs it: cp, sftp, ssh-keygen and openssl can do the same.
 //
 //	signdrop request …          write a request file from flags
+//	signdrop preview REQUEST…   say what requests ask for, before they are signed
 //	signdrop submit FILE…       sign, drop into the inbox, wait for the answers
 //	signdrop verify RESULT…     check answers, offline
 //	signdrop courier            send answers to a Metacoin node, outside the appliance

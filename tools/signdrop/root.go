@@ -50,7 +50,7 @@ makes that pleasant for partners, operators and auditors.`,
 		&cobra.Group{ID: groupPartner, Title: "For partners:"},
 		&cobra.Group{ID: groupOperator, Title: "For operators and auditors:"},
 	)
-	for _, c := range []*cobra.Command{newRequest(), newSubmit(), newVerify(), newCourier()} {
+	for _, c := range []*cobra.Command{newRequest(), newPreview(), newSubmit(), newVerify(), newCourier()} {
 		c.GroupID = groupPartner
 		root.AddCommand(c)
 	}
