@@ -47,7 +47,7 @@ func headline(f *proof.Finding) string {
 		}
 		text := "good signature, " + a.Operation
 		for _, field := range f.Fields {
-			text += " " + field.Name + "=" + field.Value
+			text += " " + field.Name + "=" + inLine(field.Value)
 		}
 		return text
 	case answer.TypeCreate:
@@ -87,7 +87,7 @@ func (v *verify) details(name string, f *proof.Finding) {
 	if a.Type == answer.TypeSign {
 		row("operation", or(a.Operation, "none: the text is signed as data"))
 		for _, field := range f.Fields {
-			row("  "+field.Name, strings.ReplaceAll(field.Value, "\n", `\n`)) // a message can have lines
+			row("  "+field.Name, oneLine(field.Value))
 		}
 		row("text", a.Payload)
 	}
@@ -165,7 +165,7 @@ func printSubmit(w io.Writer, s *answer.Submit) {
 	fmt.Fprintf(w, "  submit to the node: %s %s\n", printable(s.Method), printable(s.Path))
 	t := newTable(w)
 	for _, name := range slices.Sorted(maps.Keys(s.Form)) {
-		t.row("    "+name, strings.ReplaceAll(s.Form[name], "\n", `\n`)) // a key in PEM has lines
+		t.row("    "+name, oneLine(s.Form[name])) // a key in PEM has lines
 	}
 	t.flush()
 	if len(s.Missing) > 0 {

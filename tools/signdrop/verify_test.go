@@ -41,3 +41,14 @@ func TestAsked(t *testing.T) {
 		}
 	}
 }
+
+// TestHeadline: in the one line that a batch's answer has, no value can be taken for several.
+func TestHeadline(t *testing.T) {
+	f := &proof.Finding{
+		Answer: &answer.Answer{Type: answer.TypeSign, Line: 2, Operation: "message"},
+		Fields: []proof.Field{{Name: "text", Value: "pay to=0x35 \"value\"\nnow"}, {Name: "as", Value: "a\nb"}, {Name: "to", Value: "0x36"}},
+	}
+	if got, want := headline(f), `good signature, message text="pay to=0x35 \"value\"\nnow" as=a\nb to=0x36`; got != want {
+		t.Errorf("the line is\n%s, want\n%s", got, want)
+	}
+}
