@@ -1,6 +1,7 @@
 package appliance_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -22,6 +23,9 @@ func TestWhoMayAskForWhat(t *testing.T) {
 	r.command("gone.json", `{"type":"company.disable","company":"gone"}`, ann, bob)
 	r.done("gone.json")
 	w := r.wallet("P-384")
+	coins := r.answer("coins.json", []byte(`{"type":"wallet.create","curve":"secp256k1"}`))
+	tree := r.answer("tree.json", []byte(`{"type":"wallet.create","kind":"hd","network":"main"}`)).Wallet
+	psbt := func(n int) []byte { return testbed.PSBT(coins.PublicKey, true, fmt.Sprint("roles ", n), 1000) }
 	beta, gone := testbed.NewPartner("beta"), testbed.NewPartner("gone")
 
 	const (
@@ -30,13 +34,21 @@ func TestWhoMayAskForWhat(t *testing.T) {
 		owned               // it names something of acme's, which beta does not have
 		sealed              // it holds a secret
 	)
+	const document = "%[2]s" // a PSBT as it is
 	types := []struct {
-		text string // %[1]d makes it different for each asker
+		text string // %[1]d makes it different for each asker, %[2]s is a PSBT of its own
 		who  int
 		code reason.Code // for another company, if owned
 	}{
 		{`{"type":"sign","reference":"%[1]d","wallet":"` + w + `","data":{"text":"t","hash":"sha256"}}`, company | owned, reason.WalletUnknown},
+		{strings.Replace(strings.Replace(string(testbed.EthereumTransfer(coins.Wallet, "%[1]d", 7777)), "7777", "%[1]d", 1), "1000000000000000000", "%[1]d", 1), company | owned, reason.WalletUnknown},
+		{`{"type":"sign","reference":"%[1]d","wallet":"` + coins.Wallet + `","ethereum":{"operation":"message","text":"t"}}`, company | owned, reason.WalletUnknown},
+		{`{"type":"sign","reference":"%[1]d","bitcoin":{"psbt":"%[2]s"}}`, company | owned, reason.NothingToSign},
+		{document, company | owned, reason.NothingToSign},
+		{`{"type":"wallet.address","reference":"%[1]d","wallet":"` + tree + `","script":"p2wpkh"}`, company | owned, reason.WalletUnknown},
 		{`{"type":"wallet.create","reference":"%[1]d","curve":"P-256"}`, company, ""},
+		{`{"type":"wallet.create","reference":"%[1]d","kind":"hd","network":"main"}`, company, ""},
+		{`{"type":"wallet.import","reference":"%[1]d","mnemonic":"` + vectorWords + `","network":"main"}`, company | sealed, ""},
 		{strings.TrimSuffix(importRequest(t, "roles"), "}") + `,"reference":"%[1]d"}`, company | sealed, ""},
 		{`{"type":"wallet.bind","reference":"%[1]d","wallet":"` + w + `","address":"` + testbed.Address("roles w") + `"}`, company | owned, reason.WalletUnknown},
 		{`{"type":"wallet.list","reference":"%[1]d"}`, company, ""},
@@ -53,7 +65,7 @@ func TestWhoMayAskForWhat(t *testing.T) {
 	}
 	verdict := func(company, name string) (code string) {
 		t.Helper()
-		base := strings.TrimSuffix(strings.TrimSuffix(name, ".age"), ".json")
+		base, _, _ := strings.Cut(name, ".")
 		r.until("a verdict on "+company+"/"+name, func() bool {
 			return exists(r.path("spool", company, "outbox", base+".result.json")) || exists(r.path("spool", company, "rejected", base+".reason.json"))
 		})
@@ -67,8 +79,11 @@ func TestWhoMayAskForWhat(t *testing.T) {
 		ask := func(who string, p *testbed.Partner, inbox string, want reason.Code) {
 			t.Helper()
 			n++
-			text := []byte(fmt.Sprintf(c.text, n))
+			text := []byte(strings.NewReplacer("%[1]d", fmt.Sprint(n), "%[2]s", base64.StdEncoding.EncodeToString(psbt(n))).Replace(c.text))
 			name := fmt.Sprintf("q%d-%s.json", i, who)
+			if c.text == document {
+				name = fmt.Sprintf("q%d-%s.psbt", i, who)
+			}
 			if c.who&sealed != 0 {
 				text, name = r.seal(string(text)), name+".age"
 			}
@@ -83,7 +98,7 @@ func TestWhoMayAskForWhat(t *testing.T) {
 			r.put(inbox, name, text)
 			r.drops = append(r.drops, checker.Drop{Company: inbox, Name: name, Data: text})
 			if got := verdict(inbox, name); got != string(want) {
-				t.Errorf("%s by %s: %q, want %q", c.text[:28], who, got, want)
+				t.Errorf("%s by %s: %q, want %q", c.text[:min(28, len(c.text))], who, got, want)
 			}
 		}
 		byCompany, byAdmin, byOther := reason.TypeUnknown, reason.TypeUnknown, reason.TypeUnknown

@@ -100,3 +100,33 @@ func contains(list []string, s string) bool {
 	}
 	return false
 }
+
+// TestOnlyListed: the list of ledgers is all that knows Ethereum, as it is to be with a
+// ledger that is added.
+func TestOnlyListed(t *testing.T) {
+	fset := token.NewFileSet()
+	var by []string
+	for _, top := range []string{"appliance", "spool", "keyfs", "tools"} {
+		err := filepath.WalkDir(filepath.Join("..", top), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			f, err := parser.ParseFile(fset, path, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			for _, imp := range f.Imports {
+				if imp.Path.Value == `"signdrop/appliance/ethereum"` {
+					by = append(by, filepath.ToSlash(path))
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(by) != 1 || by[0] != "../appliance/ledgers/ledgers.go" {
+		t.Errorf("Ethereum is imported by %q", by)
+	}
+}

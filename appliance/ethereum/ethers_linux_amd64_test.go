@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,7 +98,7 @@ func TestEthers(t *testing.T) {
 		own              map[string]any
 	}
 	var wants []want
-	for i, request := range append(borderRequests(t), randomRequests(300)...) {
+	for i, request := range slices.Concat(borderRequests(t), randomRequests(300), randomTyped(100)) {
 		key := fmt.Sprintf("%064x", i%7+1)
 		a := signed(t, key, request)
 		if f := explain(a); !f.Signed || len(f.Problems) > 0 {
@@ -263,6 +265,115 @@ func randomRequests(n int) (all []string) {
 			m["access_list"] = list
 		}
 		b, err := json.Marshal(m)
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, string(b))
+	}
+	return all
+}
+
+// randomTyped is typed data drawn with a fixed seed: structs in each other, arrays of
+// arrays, values of all kinds, types in no order.
+func randomTyped(n int) (all []string) {
+	r := rand.New(rand.NewPCG(3, 4))
+	bytesOf := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		return b
+	}
+	// number is one of so many bits, in one of the forms that a request can have it in.
+	number := func(bits int, signed bool) any {
+		n := new(big.Int).SetBytes(bytesOf(bits / 8))
+		n.Rsh(n, uint(r.IntN(bits)))
+		if signed {
+			n.Rsh(n, 1)
+			if r.IntN(2) == 0 {
+				n.Not(n) // also the lowest, -2^(bits-1)
+			}
+		}
+		switch {
+		case n.BitLen() < 50 && r.IntN(2) == 0:
+			return json.Number(n.String())
+		case n.Sign() >= 0 && r.IntN(2) == 0:
+			return fmt.Sprintf("0x%x", n)
+		}
+		return n.String()
+	}
+	leaf := func() (string, func() any) {
+		bits := 8 * (1 + r.IntN(32))
+		switch r.IntN(7) {
+		case 0:
+			return "bool", func() any { return r.IntN(2) == 0 }
+		case 1:
+			return "address", func() any { return hex0x(bytesOf(20)) }
+		case 2:
+			return "string", func() any { return strings.Repeat("é\n\"", r.IntN(9)) }
+		case 3:
+			return "bytes", func() any { return hex0x(bytesOf(r.IntN(70))) }
+		case 4:
+			return fmt.Sprintf("bytes%d", bits/8), func() any { return hex0x(bytesOf(bits / 8)) }
+		case 5:
+			return fmt.Sprintf("int%d", bits), func() any { return number(bits, true) }
+		}
+		return fmt.Sprintf("uint%d", bits), func() any { return number(bits, false) }
+	}
+	names := []string{"Root", "b", "A", "_z", "A1", "$"}
+	for range n {
+		types := map[string]any{}
+		made := make([]func() any, len(names))
+		count := 1 + r.IntN(len(names))
+		for i := count - 1; i >= 0; i-- {
+			var list []any
+			var values []func() any
+			add := func(kind string, value func() any) {
+				for range r.IntN(3) {
+					size, inner := r.IntN(4), value
+					if size > 0 && r.IntN(2) == 0 {
+						kind += fmt.Sprintf("[%d]", size)
+					} else {
+						kind += "[]"
+					}
+					value = func() any {
+						l := []any{}
+						for range size {
+							l = append(l, inner())
+						}
+						return l
+					}
+				}
+				list = append(list, map[string]any{"name": fmt.Sprintf("f%d", len(list)), "type": kind})
+				values = append(values, value)
+			}
+			// The next is used, so all are; and sometimes others.
+			for j := i + 1; j < count; j++ {
+				if j == i+1 || r.IntN(3) == 0 {
+					add(names[j], made[j])
+				}
+			}
+			for range 1 + r.IntN(4) {
+				add(leaf())
+			}
+			types[names[i]] = list
+			made[i] = func() any {
+				m := map[string]any{}
+				for j, v := range values {
+					m[fmt.Sprintf("f%d", j)] = v()
+				}
+				return m
+			}
+		}
+		domain := map[string]any{"chainId": fmt.Sprint(1 + r.Uint32())}
+		for name, v := range map[string]any{"name": "é", "version": "1", "verifyingContract": "0x3535353535353535353535353535353535353535", "salt": "0x" + strings.Repeat("07", 32)} {
+			if (len(name)+len(all))%3 > 0 {
+				domain[name] = v
+			}
+		}
+		b, err := json.Marshal(map[string]any{"operation": opTypedData, "typed_data": map[string]any{
+			"types": types, "primaryType": names[0], "domain": domain, "message": made[0](),
+		}})
 		if err != nil {
 			panic(err)
 		}

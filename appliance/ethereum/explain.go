@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	secp "github.com/btcsuite/btcd/btcec/v2/ecdsa"
 	"github.com/go-json-experiment/json"
@@ -26,6 +27,12 @@ func explain(a *answer.Answer) *ledger.Finding {
 		e.problem("%v", err)
 	}
 	return e.f
+}
+
+// AnsweredBy reports whether an answer is of the account that the request wants, where it
+// names one: what is signed does not hold it.
+func (t *Tx) AnsweredBy(a *answer.Answer) bool {
+	return t.from == nil || a.Address == t.from.String()
 }
 
 type explainer struct {
@@ -65,8 +72,14 @@ func (e *explainer) explain() error {
 	if a.Submit != nil || a.NotCovered != nil || a.AlsoMeans != nil {
 		e.problem("it says what no answer of Ethereum does: submit, not_covered or also_means")
 	}
+	if name := e.own.foreign(a.Operation); name != "" {
+		e.problem("it says %s, which the answer to %s does not have", name, a.Operation)
+	}
 	payload, ok := strings.CutPrefix(a.Payload, "0x")
 	var err error
+	if len(payload) > 2*maxRaw || len(e.own.Raw) > 2+2*maxRaw {
+		return errors.New("it is longer than anything that is signed")
+	}
 	if e.payload, err = hex.DecodeString(payload); !ok || err != nil {
 		return errors.New("the payload is not 0x and hexadecimal digits")
 	}
@@ -97,16 +110,41 @@ func (e *explainer) explain() error {
 		if a.Operation == opTypedData {
 			return e.typed()
 		}
-		e.field("hash", hex0x(digest[:]), e.own.Hash)
+		e.hash(digest)
 		return nil
 	}
 	return e.transaction()
 }
 
+func (e *explainer) hash(digest [32]byte) {
+	e.add("hash", hex0x(digest[:]))
+	e.add("means", "nobody here can know: it can be a transaction of the account")
+}
+
+// foreign names a member that the answers of this operation do not have, "" for none.
+func (o *own) foreign(op string) string {
+	tx := transactionFields[op] != nil
+	counted := tx || op == opAuthorization
+	for _, m := range []struct {
+		name       string
+		there, may bool
+	}{
+		{"chain_id", o.ChainID != "", counted || op == opTypedData},
+		{"nonce", o.Nonce != "", counted}, {"to", o.To != "", counted}, {"contract", o.Contract != "", tx},
+		{"value", o.Value != "", tx}, {"max_fee", o.MaxFee != "", tx}, {"raw", o.Raw != "", tx},
+		{"signature", o.Signature != "", !counted}, {"text", o.Text != nil, op == opMessage}, {"typed_data", o.Typed != nil, op == opTypedData},
+	} {
+		if m.there && !m.may {
+			return m.name
+		}
+	}
+	return ""
+}
+
 // signature recovers who has signed, and compares it with the public key.
 func (e *explainer) signature(digest []byte) error {
 	sig, err := base64.StdEncoding.Strict().DecodeString(e.a.Signature)
-	if err != nil || strings.ContainsAny(e.a.Signature, "\r\n") || len(sig) != 65 || sig[64] > 3 {
+	if err != nil || strings.ContainsAny(e.a.Signature, "\r\n") || len(sig) != 65 || sig[64] > 1 {
 		return errors.New("the signature is not r, s and v in base64")
 	}
 	e.r, e.s, e.parity = sig[:32], sig[32:64], sig[64]
@@ -181,7 +219,17 @@ func (e *explainer) transaction() error {
 	if last[0].list || !bytes.Equal(last[0].bytes, v.Bytes()) {
 		return errors.New("the raw transaction has another v")
 	}
-	return e.meaning(get, chain)
+	if err := e.meaning(get, chain); err != nil {
+		return err
+	}
+	e.add("hash", hex0x(hash[:]))
+	return nil
+}
+
+// isNumber says whether an item is a number as nodes take it: of at most 256 bits, with
+// no zeros before it.
+func isNumber(it item) bool {
+	return !it.list && len(it.bytes) <= 32 && (len(it.bytes) == 0 || it.bytes[0] != 0)
 }
 
 // takeApart decodes what is signed of a transaction: its items by name, and the chain.
@@ -207,20 +255,27 @@ func takeApart(op string, payload []byte) (get map[string]item, chain item, err 
 	}
 	get = map[string]item{}
 	for i, name := range names {
-		get[name] = inner.items[i]
-		if (name == "access_list" || name == "authorization_list") != inner.items[i].list {
+		it := inner.items[i]
+		get[name] = it
+		list := name == "access_list" || name == "authorization_list"
+		if list != it.list || !list && name != "to" && name != "data" && !isNumber(it) {
 			return nil, chain, errors.New("the payload is not of its form")
 		}
 	}
 	if typed {
-		return get, get["chain_id"], nil
-	}
-	for _, it := range inner.items[len(names)+1:] {
-		if len(it.raw) != 1 || it.raw[0] != 0x80 {
-			return nil, chain, errors.New("the payload is not of EIP-155's form")
+		chain = get["chain_id"]
+	} else {
+		chain = inner.items[len(names)]
+		for _, it := range inner.items[len(names)+1:] {
+			if len(it.raw) != 1 || it.raw[0] != 0x80 {
+				return nil, chain, errors.New("the payload is not of EIP-155's form")
+			}
 		}
 	}
-	return get, inner.items[len(names)], nil
+	if !isNumber(chain) || len(chain.bytes) == 0 {
+		return nil, chain, errors.New("it names no chain: it is good on every one")
+	}
+	return get, chain, nil
 }
 
 // transactionFields are the items of what is signed, in order.
@@ -244,6 +299,7 @@ func (e *explainer) meaning(get map[string]item, chain item) error {
 		e.field("to", address(to).String(), e.own.To)
 		e.same("contract", "", e.own.Contract)
 	case 0:
+		e.add("means", "a contract is created, of the code in data_hex")
 		from, r := parseAddress(e.own.From)
 		if e.a == nil && e.own.From == "" {
 			e.add("contract", "is created, at an address that follows from who signs")
@@ -273,20 +329,55 @@ func (e *explainer) meaning(get map[string]item, chain item) error {
 	e.field("max_fee", fee.String(), e.own.MaxFee)
 	e.add("fee at most", ether(fee))
 	if data := get["data"].bytes; len(data) > 0 {
-		e.add("data", describeData(data))
+		if len(get["to"].bytes) == 0 {
+			e.add("data", plainData(data))
+		} else {
+			e.add("data", describeData(data))
+		}
 		e.add("data_hex", hex0x(data))
 	}
 	if n := len(get["access_list"].items); n > 0 {
-		e.add("access_list", strconv.Itoa(n)+" entries")
+		e.add("access_list", fmt.Sprintf("%d, which change only what it costs", n))
 	}
 	for i, it := range get["authorization_list"].items {
 		if len(it.items) != 6 || len(it.items[1].bytes) != 20 {
 			return errors.New("an authorization is not of its form")
 		}
-		e.add(fmt.Sprintf("authorization_list[%d]", i), fmt.Sprintf("code of %s, chain %s, nonce %s",
-			address(it.items[1].bytes), num(it.items[0]), num(it.items[2])))
+		for j, number := range it.items {
+			if j != 1 && !isNumber(number) {
+				return errors.New("an authorization is not of its form")
+			}
+		}
+		chains := "chain " + num(it.items[0]).String()
+		if len(it.items[0].bytes) == 0 {
+			chains = "every chain"
+		}
+		e.add(fmt.Sprintf("authorization_list[%d]", i), fmt.Sprintf("%s gets the code at %s, on %s, nonce %s",
+			authority(it), address(it.items[1].bytes), chains, num(it.items[2])))
 	}
 	return nil
+}
+
+// authority says which account has signed an authorization.
+func authority(it item) string {
+	var body []byte
+	for _, part := range it.items[:3] {
+		body = append(body, part.raw...)
+	}
+	digest := keccak(appendList([]byte{magic}, body))
+	parity := new(big.Int).SetBytes(it.items[3].bytes)
+	if !parity.IsUint64() || parity.Uint64() > 1 {
+		return "nobody (the signature is none)"
+	}
+	sig := make([]byte, 65)
+	sig[0] = 27 + byte(parity.Uint64())
+	new(big.Int).SetBytes(it.items[4].bytes).FillBytes(sig[1:33])
+	new(big.Int).SetBytes(it.items[5].bytes).FillBytes(sig[33:])
+	key, _, err := secp.RecoverCompact(sig, digest[:])
+	if err != nil {
+		return "nobody (the signature is none)"
+	}
+	return addressOf(key.SerializeUncompressed()).String()
 }
 
 func (e *explainer) add(name, value string) {
@@ -306,35 +397,73 @@ func ether(wei *big.Int) string {
 	return whole + " of the chain's coin"
 }
 
-// describeData says what the best known calls of tokens do (ERC-20, ERC-721).
+// describeData says what the best known calls of tokens do (ERC-20, ERC-721). Where both
+// have a call, the number is an amount in the one and a piece's own in the other.
 func describeData(data []byte) string {
 	calls := map[string]struct {
 		name string
 		args int
-		text func(a []address, n *big.Int) string
+		text func(a []address, n *big.Int) string // "" for what no such call has
 	}{
-		"a9059cbb": {"transfer(address,uint256)", 2, func(a []address, n *big.Int) string { return fmt.Sprintf("%s of a token to %s", n, a[0]) }},
-		"095ea7b3": {"approve(address,uint256)", 2, func(a []address, n *big.Int) string { return fmt.Sprintf("%s may spend %s of a token", a[0], n) }},
+		"a9059cbb": {"transfer(address,uint256)", 2, func(a []address, n *big.Int) string { return fmt.Sprintf("%s of a token to %s", amount(n), a[0]) }},
+		"095ea7b3": {"approve(address,uint256)", 2, func(a []address, n *big.Int) string {
+			return fmt.Sprintf("%s may spend %s of a token, or its piece of this number", a[0], amount(n))
+		}},
+		"39509351": {"increaseAllowance(address,uint256)", 2, func(a []address, n *big.Int) string {
+			return fmt.Sprintf("%s may spend %s more of a token", a[0], amount(n))
+		}},
 		"23b872dd": {"transferFrom(address,address,uint256)", 3, func(a []address, n *big.Int) string {
-			return fmt.Sprintf("%s of a token from %s to %s", n, a[0], a[1])
+			return fmt.Sprintf("%s of a token, or its piece of this number, from %s to %s", amount(n), a[0], a[1])
+		}},
+		"42842e0e": {"safeTransferFrom(address,address,uint256)", 3, func(a []address, n *big.Int) string {
+			return fmt.Sprintf("a token's piece %s from %s to %s", n, a[0], a[1])
+		}},
+		"a22cb465": {"setApprovalForAll(address,bool)", 2, func(a []address, n *big.Int) string {
+			switch {
+			case n.Sign() == 0:
+				return fmt.Sprintf("%s may no longer take the pieces of a token", a[0])
+			case n.IsUint64() && n.Uint64() == 1:
+				return fmt.Sprintf("%s may take all pieces of a token, now and later", a[0])
+			}
+			return ""
 		}},
 	}
-	if len(data) >= 4 {
-		c, known := calls[hex.EncodeToString(data[:4])]
-		if known && len(data) == 4+32*c.args {
-			var as []address
-			for i := range c.args - 1 {
-				word := data[4+32*i:][:32]
-				if !bytes.Equal(word[:12], make([]byte, 12)) {
-					return plainData(data)
-				}
-				as = append(as, address(word[12:]))
-			}
-			return c.name + ": " + c.text(as, new(big.Int).SetBytes(data[len(data)-32:]))
-		}
+	if len(data) < 4 {
+		return plainData(data)
 	}
-	return plainData(data)
+	c, known := calls[hex.EncodeToString(data[:4])]
+	if !known {
+		return plainData(data)
+	}
+	// A contract may take for its call what is not quite of the form.
+	strange := fmt.Sprintf("%d bytes, which begin as %s and are not of its form: do not trust them", len(data), c.name)
+	if len(data) != 4+32*c.args {
+		return strange
+	}
+	var as []address
+	for i := range c.args - 1 {
+		word := data[4+32*i:][:32]
+		if !bytes.Equal(word[:12], make([]byte, 12)) {
+			return strange
+		}
+		as = append(as, address(word[12:]))
+	}
+	text := c.text(as, new(big.Int).SetBytes(data[len(data)-32:]))
+	if text == "" {
+		return strange
+	}
+	return c.name + ": " + text
 }
+
+// amount writes a number of a token's smallest parts.
+func amount(n *big.Int) string {
+	if n.Cmp(most) == 0 {
+		return n.String() + " (2^256 - 1, which stands for no limit)"
+	}
+	return n.String()
+}
+
+var most = new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 256), big.NewInt(1))
 
 func plainData(data []byte) string {
 	if len(data) < 4 {
@@ -350,15 +479,20 @@ func (e *explainer) authorization(digest [32]byte) error {
 		return errors.New("the payload is not an authorization")
 	}
 	it, err := decode(e.payload[1:])
-	if err != nil || len(it.items) != 3 || it.items[0].list || it.items[2].list || len(it.items[1].bytes) != 20 {
+	if err != nil || len(it.items) != 3 || !isNumber(it.items[0]) || !isNumber(it.items[2]) || len(it.items[1].bytes) != 20 {
 		return errors.New("the payload is not an authorization")
 	}
 	e.field("chain_id", new(big.Int).SetBytes(it.items[0].bytes).String(), e.own.ChainID)
 	e.field("nonce", new(big.Int).SetBytes(it.items[2].bytes).String(), e.own.Nonce)
 	e.field("to", address(it.items[1].bytes).String(), e.own.To)
-	e.add("means", "the account gets the code at this address")
+	where := ""
 	if len(it.items[0].bytes) == 0 {
-		e.add("", "on every chain")
+		where = " on every chain"
+	}
+	if address(it.items[1].bytes) == (address{}) {
+		e.add("means", "the account's code is taken away"+where)
+	} else {
+		e.add("means", "the account gets the code at this address"+where+": that code commands all that the account has")
 	}
 	return nil
 }
@@ -375,6 +509,9 @@ func (e *explainer) message() error {
 			e.field("text", string(message), *e.own.Text)
 		} else {
 			e.add("bytes", hex0x(message))
+			if utf8.Valid(message) {
+				e.add("as text", string(message))
+			}
 		}
 		return nil
 	}
@@ -398,7 +535,13 @@ func (e *explainer) typed() error {
 	if t.chain != 0 {
 		chain = strconv.FormatUint(t.chain, 10)
 	}
-	e.field("chain_id", chain, e.own.ChainID)
+	if chain == "" {
+		e.same("chain_id", "", e.own.ChainID)
+		e.add("means", "it is good on every chain")
+	} else {
+		e.field("chain_id", chain, e.own.ChainID)
+	}
+	t.typed.tell(e.add)
 	e.add("typed_data", string(e.own.Typed))
 	return nil
 }

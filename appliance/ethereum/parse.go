@@ -468,11 +468,14 @@ func (t *Tx) readTo(o *object, data []byte) *reason.Refusal {
 // payees is a digest of what a transaction does: whom it pays or calls, with what. Fees,
 // the access list and the kind of the transaction have no part in it.
 func (t *Tx) payees(data, authorizations []byte) [32]byte {
-	b := append(make([]byte, 0, 160+len(data)), "signdrop ethereum pays\x00"...)
+	b := make([]byte, 0, 160+len(data))
 	if t.to != nil {
-		b = append(b, t.to[:]...)
+		b = append(b, "signdrop ethereum pays\x00"...)
+		b = append(append(b, t.to[:]...), 0)
+	} else {
+		// Words of its own, so that no code can be read as an address and what follows.
+		b = append(b, "signdrop ethereum creates\x00"...)
 	}
-	b = append(b, 0) // an address of 20 bytes, or none
 	b = appendString(b, t.value.Bytes())
 	b = appendString(b, data)
 	b = append(b, authorizations...)
@@ -582,14 +585,9 @@ func readAuthorizations(raw jsontext.Value) (out []byte, r *reason.Refusal) {
 		body := authorizationBody(chain, a, nonce)
 		body = appendString(body, number(parity))
 		for _, name := range []string{"r", "s"} {
-			// As an answer gives it, or as a number.
-			s, r := o.str(name)
+			n, r := o.bytes(name, 32)
 			if r != nil {
 				return nil, r
-			}
-			n, r := parseBytes(s, 32)
-			if r != nil {
-				return nil, r.At(o.at + name)
 			}
 			if n = shorten(n); len(n) == 0 || name == "s" && new(big.Int).SetBytes(n).Cmp(halfOrder) > 0 || new(big.Int).SetBytes(n).Cmp(order) >= 0 {
 				return nil, invalid("copy the signature of the authorization", "no signature has this value").At(o.at + name)

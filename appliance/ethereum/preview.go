@@ -51,7 +51,7 @@ func (e *explainer) preview(t *Tx) error {
 		e.own.Typed = t.typed.raw
 		return e.typed()
 	case opHash:
-		e.add("hash", hex0x(digest[:])+" (of which nobody here can know what it is)")
+		e.hash(digest)
 		return nil
 	}
 	get, chain, err := takeApart(t.op, t.signed)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"signdrop/appliance/ledger"
 	"signdrop/appliance/reason"
@@ -29,7 +30,7 @@ type rules struct {
 	Chains []string `json:"chains"`
 
 	// MaxFee is the most wei that a transaction may cost beside its value.
-	MaxFee string `json:"max_fee"`
+	MaxFee *string `json:"max_fee"`
 
 	chains []uint64
 	fee    *big.Int
@@ -43,6 +44,19 @@ func parseRules(raw []byte) (ledger.Rules, error) {
 	if err := json.Unmarshal(raw, r, json.RejectUnknownMembers(true)); err != nil {
 		return nil, err
 	}
+	// null would read as a limit that is left out.
+	var members map[string]jsontext.Value
+	if err := json.Unmarshal(raw, &members); err != nil {
+		return nil, err
+	}
+	if members == nil {
+		return nil, errors.New("it is null: leave it out, or write an object")
+	}
+	for name, v := range members {
+		if v.Kind() == 'n' {
+			return nil, fmt.Errorf("%s is null: leave it out, or give it a value", name)
+		}
+	}
 	if r.Chains != nil && len(r.Chains) == 0 {
 		return nil, errors.New("chains is empty: leave it out, or name the chains")
 	}
@@ -53,10 +67,10 @@ func parseRules(raw []byte) (ledger.Rules, error) {
 		}
 		r.chains = append(r.chains, n)
 	}
-	if r.MaxFee != "" {
-		n, ok := parseNumber(r.MaxFee)
+	if r.MaxFee != nil {
+		n, ok := parseNumber(*r.MaxFee)
 		if !ok {
-			return nil, fmt.Errorf("max_fee is %q: write a number of wei, in quotes", r.MaxFee)
+			return nil, fmt.Errorf("max_fee is %q: write a number of wei, in quotes", *r.MaxFee)
 		}
 		r.fee = n
 	}

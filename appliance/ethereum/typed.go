@@ -28,6 +28,8 @@ type typed struct {
 	domain [32]byte // hashStruct of the domain
 	hash   [32]byte // hashStruct of the message
 	raw    jsontext.Value
+
+	of, ofDomain *structType
 }
 
 type structType struct {
@@ -78,6 +80,7 @@ func (t *Tx) readTyped(outer *object) *reason.Refusal {
 		return r
 	}
 	of := td.types[primary]
+	td.of = of
 	if of == nil || primary == domainType {
 		return invalid("name one of types", "there is no such type to sign").At("typed_data.primaryType")
 	}
@@ -122,7 +125,7 @@ func (td *typed) readTypes(raw jsontext.Value) *reason.Refusal {
 	}
 	for i := range o.members {
 		m := &o.members[i]
-		if !identifier(m.name) || elementary(m.name) {
+		if !identifier(m.name) || reserved(m.name) {
 			return invalid("use letters, digits, _ and $, and no name of Solidity's own types", "no type can have this name").At(o.at + clip(m.name))
 		}
 		td.types[m.name] = &structType{name: m.name}
@@ -260,6 +263,16 @@ func elementary(s string) bool {
 	return ok
 }
 
+// reserved says whether a name is one of Solidity's own, or looks like one: "uint" is
+// uint256 to some, and would be a struct to others.
+func reserved(s string) bool {
+	switch strings.TrimRight(s, "0123456789x") {
+	case "bool", "address", "string", "bytes", "byte", "uint", "int", "fixed", "ufixed", "function":
+		return true
+	}
+	return false
+}
+
 // sized takes apart "bytes4", "uint8" and "int256": n is in bytes.
 func sized(s string) (base string, n int, ok bool) {
 	for _, base := range []string{"bytes", "uint", "int"} {
@@ -313,6 +326,7 @@ func (td *typed) readDomain(t *Tx, raw jsontext.Value) *reason.Refusal {
 		}
 		next++
 	}
+	td.ofDomain = of
 	if len(of.fields) == 0 {
 		return invalid("say what the data are for", "the domain is empty").At(at)
 	}
@@ -485,4 +499,67 @@ func fill(n *big.Int, size int, signed bool) (out [32]byte, ok bool) {
 	}
 	n.FillBytes(out[:])
 	return out, true
+}
+
+// tell says in words what is signed, value by value: numbers in decimal, addresses with
+// their checksum.
+func (td *typed) tell(add func(name, value string)) {
+	o, r := readObject("", td.raw)
+	if r != nil {
+		return // it was read before
+	}
+	add("primaryType", td.of.name)
+	td.tellStruct(add, td.ofDomain, "domain", o.find("domain").raw)
+	td.tellStruct(add, td.of, "message", o.find("message").raw)
+}
+
+func (td *typed) tellStruct(add func(name, value string), of *structType, at string, raw jsontext.Value) {
+	o, r := readObject(at+".", raw)
+	if r != nil {
+		return
+	}
+	for _, f := range of.fields {
+		td.tellValue(add, f.kind, o.at+f.name, o.find(f.name))
+	}
+}
+
+func (td *typed) tellValue(add func(name, value string), k kind, at string, m *member) {
+	if last := len(k.dims) - 1; last >= 0 {
+		k.dims = k.dims[:last]
+		list, _ := readArray(at, m.raw, maxItems)
+		for i, v := range list {
+			td.tellValue(add, k, at+"["+strconv.Itoa(i)+"]", &member{kind: v.Kind(), raw: v})
+		}
+		if len(list) == 0 {
+			add(at, "an empty list")
+		}
+		return
+	}
+	if k.of != nil {
+		td.tellStruct(add, k.of, at, m.raw)
+		return
+	}
+	if k.base == "bool" {
+		add(at, string(m.raw))
+		return
+	}
+	if base, _, _ := sized(k.base); base == "uint" || base == "int" {
+		if n, ok := integer(m); ok {
+			add(at, amount(n))
+		}
+		return
+	}
+	s, r := text(m.raw)
+	if r != nil {
+		return
+	}
+	if k.base == "address" {
+		if a, r := parseAddress(s); r == nil {
+			s = a.String()
+		}
+	}
+	if s == "" {
+		s = `""`
+	}
+	add(at, s)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -73,6 +74,69 @@ func TestPublished(t *testing.T) {
 				t.Errorf("found %+v", f)
 			}
 		})
+	}
+}
+
+// TestChecksum: the addresses of EIP-55 are written as there, and none with a letter of the
+// other size is read.
+func TestChecksum(t *testing.T) {
+	for _, want := range []string{
+		"0x52908400098527886E0F7030069857D2E4169EE7", "0x8617E340B3D01FA5F11F306F4090FD50E238070D",
+		"0xde709f2102306220921060314715629080e2fb77", "0x27b1fdb04752bbc536007a920d24acb045561c26",
+		"0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359",
+		"0xdbF03B407c01E7cD3CBea99509d93f8DDDC8C6FB", "0xD1220A0cf47c7B9Be7A2E6BA89F429762e7b9aDb",
+	} {
+		for _, in := range []string{want, strings.ToLower(want), "0x" + strings.ToUpper(want[2:])} {
+			if a, r := parseAddress(in); r != nil || a.String() != want {
+				t.Errorf("%s is read as %s, %v", in, a, r)
+			}
+		}
+		for i := 2; i < len(want); i++ {
+			other := strings.ToUpper(want[i : i+1])
+			if other == want[i:i+1] {
+				other = strings.ToLower(other)
+			}
+			in := want[:i] + other + want[i+1:]
+			if in == want || strings.ToLower(in) == in || strings.ToUpper(in[2:]) == in[2:] {
+				continue
+			}
+			if a, r := parseAddress(in); r == nil {
+				t.Errorf("%s is read as %s", in, a)
+			}
+		}
+	}
+}
+
+// TestBorders: what is signed at the borders of RLP's lengths, written by hand. ethers knows
+// no nonce above 2^53.
+func TestBorders(t *testing.T) {
+	const to, ff = "943535353535353535353535353535353535353535", "ffffffffffffffff"
+	for _, c := range []struct{ chain, nonce, value, want, v string }{
+		{"1", "0", "0", "df" + "80" + "01" + "825208" + to + "80" + "80" + "01" + "8080", "3[78]"},
+		{"1", "0x7f", "0x7f", "df" + "7f" + "01" + "825208" + to + "7f" + "80" + "01" + "8080", "3[78]"},
+		{"1", "0x80", "0x80", "e1" + "8180" + "01" + "825208" + to + "8180" + "80" + "01" + "8080", "3[78]"},
+		{"0x7f", "255", "255", "e1" + "81ff" + "01" + "825208" + to + "81ff" + "80" + "7f" + "8080", "2(89|90)"},
+		{"0x80", "256", "256", "e4" + "820100" + "01" + "825208" + to + "820100" + "80" + "8180" + "8080", "29[12]"},
+		{"1", "0x7fffffffffffffff", "0x" + ff, "ef" + "887fffffffffffffff" + "01" + "825208" + to + "88" + ff + "80" + "01" + "8080", "3[78]"},
+		{"1", "0x8000000000000000", "0x1" + strings.Repeat("0", 16), "f0" + "888000000000000000" + "01" + "825208" + to + "89010000000000000000" + "80" + "01" + "8080", "3[78]"},
+		{"9223372036854775771", "18446744073709551614", "0x" + strings.Repeat(ff, 4),
+			"f84f" + "88fffffffffffffffe" + "80" + "825208" + to + "a0" + strings.Repeat(ff, 4) + "80" + "887fffffffffffffdb" + "8080", "1844674407370955157[78]"},
+	} {
+		price := "1"
+		if strings.HasPrefix(c.want, "f84f") {
+			price = "0" // together they would be more than 256 bits
+		}
+		a := signed(t, strings.Repeat("46", 32), fmt.Sprintf(
+			`{"operation":"legacy","chain_id":%q,"nonce":%q,"to":%q,"value":%q,"gas_limit":"21000","gas_price":%q}`, c.chain, c.nonce, payee, c.value, price))
+		if a.Payload != "0x"+c.want {
+			t.Errorf("chain %s, nonce %s, value %s: %s, want %s", c.chain, c.nonce, c.value, a.Payload, c.want)
+		}
+		if !regexp.MustCompile(`"v":"` + c.v + `"`).Match(a.Own["ethereum"]) {
+			t.Errorf("chain %s: %s, want v %s", c.chain, a.Own["ethereum"], c.v)
+		}
+		if f := explain(a); !f.Signed || len(f.Problems) > 0 {
+			t.Errorf("chain %s, nonce %s: %+v", c.chain, c.nonce, f)
+		}
 	}
 }
 

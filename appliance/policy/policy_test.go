@@ -267,6 +267,8 @@ func textSum(r *request.Request) [32]byte { return sha256.Sum256([]byte(r.Tx.Pay
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"replace":true,"data":"any"}`))
+	f.Add([]byte(`{"ethereum":{"hash":true,"any_chain":true,"chains":["1"],"max_fee":"0x10"}}`))
+	f.Add([]byte(`{"bitcoin":{"max_fee":1,"max_fee_percent":10,"network":"mainnet"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := policy.Parse(data)
 		if err == nil && p.Data != "" && p.Data != "safe" && p.Data != "any" && p.Data != "none" {

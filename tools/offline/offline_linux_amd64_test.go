@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -40,6 +41,11 @@ func TestDemo(t *testing.T) {
 		if !strings.Contains(out, said) {
 			t.Errorf("the demo does not say %q", said)
 		}
+	}
+	// What a person has written down before the stick left is what ethers has in the end.
+	if m := regexp.MustCompile(`ethers: the transaction is (0x[0-9a-f]{64})`).FindStringSubmatch(out); m == nil ||
+		!regexp.MustCompile(`(?m)^    hash +`+m[1]+`$`).MatchString(out) {
+		t.Errorf("signdrop verify does not say the hash of the transaction, %q", m)
 	}
 	for _, never := range []string{"DO NOT TRUST", "PRIVATE KEY", "tprv", "vprv"} {
 		if strings.Contains(out, never) {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -443,10 +442,7 @@ func (f *foreseen) headline() string {
 func (f *foreseen) short() string {
 	text := f.headline()
 	add := func(name, value string) {
-		if strings.ContainsAny(value, ` ="`) {
-			value = strconv.Quote(value)
-		}
-		text += " " + name + "=" + value
+		text += " " + name + "=" + inLine(value)
 	}
 	if f.Wallet != "" {
 		add("wallet", f.Wallet)
@@ -483,7 +479,7 @@ func (f *foreseen) details(w io.Writer) {
 		indent = "  "
 	}
 	for _, x := range f.Fields {
-		row(indent+x.Name, or(x.Value, "(empty)"))
+		row(indent+x.Name, or(oneLine(x.Value), "(empty)"))
 	}
 	if f.ofSecret {
 		row("fields", "not shown")

@@ -15,6 +15,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -37,6 +38,18 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// oneLine shows where a text has line breaks, of which printable makes one mark for all.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }
+
+// inLine writes a value where others follow in the same line. What could be taken for one
+// more stands in quotes.
+func inLine(value string) string {
+	if strings.ContainsAny(value, ` ="`) {
+		return strconv.Quote(value)
+	}
+	return oneLine(value)
 }
 
 // isTerminal reports whether w is one.

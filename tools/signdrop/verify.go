@@ -176,13 +176,15 @@ func (a *asked) check(f *proof.Finding) {
 		f.Problems = append(f.Problems, "the transaction is not that of the request")
 	case r.Data != nil && r.Data.Text != ans.Payload, r.Tx != nil && r.Tx.Payload() != ans.Payload:
 		f.Problems = append(f.Problems, "the signed text is not what the request asked for")
+	case strings.HasPrefix(r.Wallet, "W_") && r.Wallet != ans.Wallet:
+		f.Problems = append(f.Problems, "the wallet is not that of the request")
 	case r.Reference != ans.Reference:
 		f.Problems = append(f.Problems, "the reference is not the request's")
 	}
 }
 
-// answeredBy asks a transaction that has no payload to compare whether an answer is about
-// it.
+// answeredBy asks a transaction whose payload is not all that there is to compare whether an
+// answer is about it.
 func answeredBy(tx ledger.Tx, a *answer.Answer) bool {
 	t, ok := tx.(interface{ AnsweredBy(*answer.Answer) bool })
 	return !ok || t.AnsweredBy(a)

@@ -47,7 +47,7 @@ func headline(f *proof.Finding) string {
 		}
 		text := "good signature, " + a.Operation
 		for _, field := range f.Fields {
-			text += " " + field.Name + "=" + field.Value
+			text += " " + field.Name + "=" + inLine(field.Value)
 		}
 		return text
 	case answer.TypeCreate:
@@ -75,6 +75,8 @@ func (v *verify) details(name string, f *proof.Finding) {
 		}
 	}
 	row("reference", a.Reference)
+	row("company", a.Company)
+	row("title", a.Title)
 	row("wallet", a.Wallet)
 	row("address", a.Address)
 	row("curve", a.Curve)
@@ -85,7 +87,7 @@ func (v *verify) details(name string, f *proof.Finding) {
 	if a.Type == answer.TypeSign {
 		row("operation", or(a.Operation, "none: the text is signed as data"))
 		for _, field := range f.Fields {
-			row("  "+field.Name, field.Value)
+			row("  "+field.Name, oneLine(field.Value))
 		}
 		row("text", a.Payload)
 	}
@@ -109,6 +111,27 @@ func (v *verify) details(name string, f *proof.Finding) {
 	for _, e := range a.Wallets {
 		row(e.Wallet, strings.Join(slices.Concat([]string{or(e.Kind, e.Curve), e.Status}, slices.Sorted(maps.Values(e.Addresses))), " "))
 	}
+	row("status", a.Status)
+	row("not after", a.NotAfter)
+	row("data key", a.Key)
+	row("format", a.Format)
+	for _, e := range a.Companies {
+		row(e.Company, strings.TrimSpace(e.Status+", "+plural(e.Signers, "signer")+" "+e.Name))
+	}
+	row("next", a.Next)
+	for _, print := range a.Admins {
+		row("administrator", print)
+	}
+	if a.Threshold > 0 {
+		row("threshold", fmt.Sprint(a.Threshold))
+	}
+	row("backup", a.Backup)
+	if a.File != "" {
+		row("file", fmt.Sprintf("%s, %s, SHA-256 %s", a.File, plural(int(a.Size), "byte"), a.SHA256))
+	}
+	row("since", a.Since)
+	row("time", a.Time)
+	row("restore", a.Restore)
 	for _, e := range a.Files {
 		row("file", fmt.Sprintf("%s, %s, SHA-256 %s", or(spool.Beside(filepath.Base(name), e.Ending), "NAME"+e.Ending), plural(int(e.Size), "byte"), e.SHA256))
 	}
@@ -142,7 +165,7 @@ func printSubmit(w io.Writer, s *answer.Submit) {
 	fmt.Fprintf(w, "  submit to the node: %s %s\n", printable(s.Method), printable(s.Path))
 	t := newTable(w)
 	for _, name := range slices.Sorted(maps.Keys(s.Form)) {
-		t.row("    "+name, strings.ReplaceAll(s.Form[name], "\n", `\n`)) // a key in PEM has lines
+		t.row("    "+name, oneLine(s.Form[name])) // a key in PEM has lines
 	}
 	t.flush()
 	if len(s.Missing) > 0 {

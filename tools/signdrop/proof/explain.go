@@ -2,6 +2,7 @@ package proof
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -28,18 +29,31 @@ type Finding struct {
 	AlsoMeans  []string
 }
 
-// verdicts are those of the answers that have nothing to be checked.
+// verdicts are those of the answers, by type. A line of a batch can be any of them.
 var verdicts = map[string]string{
-	"wallet.address.result": "derived", "wallet.list.result": "listed", "wallet.disable.result": "disabled",
+	answer.TypeSign: "signed", answer.TypeRefusal: "refused", answer.TypeBatch: "answered",
+	answer.TypeCreate: "created", answer.TypeBind: "bound", "wallet.import.result": "imported",
+	"wallet.address.result": "derived", "wallet.list.result": "listed", "wallet.disable.result": "disabled", "wallet.enable.result": "enabled",
 	"datakey.create.result": "created", "encrypt.result": "encrypted", "decrypt.result": "decrypted",
+
+	"company.create.result": "created", "company.update.result": "updated", "company.disable.result": "disabled", "company.enable.result": "enabled",
+	"company.list.result": "listed", "policy.set.result": "set", "admins.set.result": "set", "backup.result": "made", "restore.accept.result": "accepted",
 }
 
 // Check checks one answer by itself. pinned is the key that must have signed, nil
 // if none is known.
 func Check(a *answer.Answer, pinned *Key) *Finding {
 	f := &Finding{Answer: a, NotCovered: a.NotCovered, AlsoMeans: a.AlsoMeans}
+	if verdict, known := verdicts[a.Type]; !known {
+		f.problem("the type %q is not known: a newer signdrop may know it", a.Type)
+	} else if a.Verdict != verdict {
+		f.problem("the verdict of a %s is %q", a.Type, a.Verdict)
+	}
 	switch a.Type {
 	case answer.TypeSign:
+		if !only(a) {
+			f.problem("it says more than the answer to a signature's request does")
+		}
 		if a.Ledger != "" {
 			f.ledger(pinned)
 			break
@@ -53,14 +67,19 @@ func Check(a *answer.Answer, pinned *Key) *Finding {
 		} else if pinned != nil && !key.Equal(pinned) {
 			f.problem("the wallet's key is not the one that was given to compare with")
 		}
-	case answer.TypeBatch, answer.TypeRefusal:
-	default:
-		if verdicts[a.Type] == a.Verdict && a.Verdict != "" {
-			break
-		}
-		f.problem("the type %q is not known: a newer signdrop may know it", a.Type)
 	}
 	return f
+}
+
+// only reports whether an answer with a signature has no members but its own. What else
+// it said would be shown to people, and nobody has signed it.
+func only(a *answer.Answer) bool {
+	return reflect.DeepEqual(a, &answer.Answer{
+		Type: a.Type, Line: a.Line, Verdict: a.Verdict, Reference: a.Reference, Request: a.Request,
+		Wallet: a.Wallet, Address: a.Address, PublicKey: a.PublicKey, Algorithm: a.Algorithm, Operation: a.Operation,
+		Payload: a.Payload, Signature: a.Signature, NotCovered: a.NotCovered, AlsoMeans: a.AlsoMeans, Submit: a.Submit,
+		Ledger: a.Ledger, Own: a.Own, Files: a.Files, Beside: a.Beside,
+	})
 }
 
 func (f *Finding) problem(format string, args ...any) {
@@ -69,9 +88,6 @@ func (f *Finding) problem(format string, args ...any) {
 
 func (f *Finding) signature(pinned *Key) {
 	a := f.Answer
-	if a.Verdict != "signed" {
-		f.problem("the verdict of a %s is %q", a.Type, a.Verdict)
-	}
 	key, err := ParseKey([]byte(a.PublicKey))
 	if err == nil {
 		err = Verify(key, a.Algorithm, a.Payload, a.Signature)
@@ -89,9 +105,6 @@ func (f *Finding) signature(pinned *Key) {
 // ledger has the answer's ledger explain it.
 func (f *Finding) ledger(pinned *Key) {
 	a := f.Answer
-	if a.Verdict != "signed" {
-		f.problem("the verdict of a %s is %q", a.Type, a.Verdict)
-	}
 	l := ledgers.Find(a.Ledger)
 	if l == nil || l.Explain == nil {
 		f.problem("the ledger %q is not known: a newer signdrop may know it", a.Ledger)

@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -215,6 +217,8 @@ func TestCheck(t *testing.T) {
 		{"another operation", nil, func(a *answer.Answer) { a.Operation = "signcheck" }, "the text is not that of a signcheck"},
 		{"an operation nobody knows", nil, func(a *answer.Answer) { a.Operation = "give" }, `no operation "give"`},
 		{"another verdict", nil, func(a *answer.Answer) { a.Verdict = "refused" }, `the verdict of a sign.result is "refused"`},
+		{"an address that nobody signed", nil, func(a *answer.Answer) { a.Addresses = []answer.AddressEntry{{Address: "MTthief"}} }, "it says more than"},
+		{"a hint that nobody gave", nil, func(a *answer.Answer) { a.Hint = "send it at once" }, "it says more than"},
 		{"another type", nil, func(a *answer.Answer) { a.Type = "sign.promise" }, `the type "sign.promise" is not known`},
 	} {
 		a := sign(t, w, transfer())
@@ -223,5 +227,48 @@ func TestCheck(t *testing.T) {
 		if !strings.Contains(fmt.Sprint(f.Problems), c.want) {
 			t.Errorf("%s: the problems are %q, want one with %q", c.name, f.Problems, c.want)
 		}
+	}
+}
+
+// TestCheckEveryAnswer: each answer that the appliance gives is known, with its verdict and
+// with no other.
+func TestCheckEveryAnswer(t *testing.T) {
+	w := wallets(t)[keyfs.P384]
+	formats, err := os.ReadFile("../../../docs/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := 0
+	check := func(typ, verdict string) {
+		t.Helper()
+		known++
+		a := &answer.Answer{Type: typ, Verdict: verdict, PublicKey: w.PublicPEM()}
+		if f := proof.Check(a, nil); len(f.Problems) > 0 || f.Signed {
+			t.Errorf("%s, %s: %q", typ, verdict, f.Problems)
+		}
+		a.Verdict = "signed"
+		if f := proof.Check(a, nil); len(f.Problems) != 1 {
+			t.Errorf("%s, signed: %q", typ, f.Problems)
+		}
+	}
+	for _, a := range [][2]string{{answer.TypeCreate, "created"}, {answer.TypeBind, "bound"}, {answer.TypeBatch, "answered"}, {answer.TypeRefusal, "refused"}} {
+		check(a[0], a[1])
+	}
+	// The others have a table: | `wallet.disable`, `wallet.enable` | `disabled`, `enabled` | …
+	_, table, _ := strings.Cut(string(formats), "\n| type | verdict | fields beside those of all |\n|---|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	code := regexp.MustCompile("`([^`]*)`")
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		types, verdicts := code.FindAllStringSubmatch(cells[1], -1), code.FindAllStringSubmatch(cells[2], -1)
+		if len(types) == 0 || len(types) != len(verdicts) {
+			t.Fatalf("the table's line %q cannot be read", line)
+		}
+		for i := range types {
+			check(types[i][1]+".result", verdicts[i][1])
+		}
+	}
+	if known < 20 {
+		t.Errorf("only %d answers were found", known)
 	}
 }
