@@ -501,7 +501,7 @@ func TestPaymentPolicy(t *testing.T) {
 		y.done(name)
 	}
 	for i, bad := range []string{
-		`{"max_fees":1}`, `{"network":"main"}`, `{"max_fee":-1}`, `{"max_fee_percent":101}`, `{"sighashes":["all"]}`, `{"witness_amounts":"yes"}`, `[]`, `{"max_fee":1,"max_fee":2}`,
+		`{"max_fees":1}`, `{"network":"main"}`, `{"max_fee":-1}`, `{"max_fee":0}`, `{"max_fee_percent":101}`, `{"max_fee_percent":0}`, `{"network":""}`, `{"sighashes":[]}`, `{"sighashes":[""]}`, `{"sighashes":["all"]}`, `{"witness_amounts":"yes"}`, `[]`, `{"max_fee":1,"max_fee":2}`,
 	} {
 		name := fmt.Sprintf("bad%d.json", i)
 		y.command(name, fmt.Sprintf(`{"type":"policy.set","company":"acme","policy":{"bitcoin":%s}}`, bad), ann)

@@ -568,7 +568,7 @@ func TestSignInputShort(t *testing.T) {
 	for i := 0; i < most && !all(); i++ {
 		digest := sha256.Sum256(fmt.Append(nil, i))
 		in.Scheme = keyfs.InputECDSA
-		sig, err := w.SignInput(in, digest)
+		sig, err := w.InputSigner().Sign(in, digest)
 		must(t, err)
 		parsed, err := secp.ParseDERSignature(sig)
 		if err != nil || !parsed.Verify(digest[:], key) || !bytes.Equal(parsed.Serialize(), sig) || !lowS(t, sig) {
@@ -577,7 +577,7 @@ func TestSignInputShort(t *testing.T) {
 		seen[fmt.Sprint("r ", sig[3])] = true
 		seen[fmt.Sprint("s ", sig[5+sig[3]])] = true
 		in.Scheme = keyfs.InputTapScript
-		sig, err = w.SignInput(in, digest)
+		sig, err = w.InputSigner().Sign(in, digest)
 		must(t, err)
 		if !keyfs.VerifySchnorr(hd.XOnly(key), digest[:], sig) {
 			t.Fatalf("%d: %x", i, sig)

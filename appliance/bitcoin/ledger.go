@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"signdrop/appliance/answer"
 	"signdrop/appliance/ledger"
@@ -233,11 +234,19 @@ func parseRules(raw []byte) (ledger.Rules, error) {
 	if err := json.Unmarshal(raw, r, json.RejectUnknownMembers(true)); err != nil {
 		return nil, err
 	}
-	if r.Network != "" && !slices.Contains(Networks, r.Network) {
+	// A restriction of nothing would be none.
+	var said map[string]jsontext.Value
+	if err := json.Unmarshal(raw, &said); err != nil {
+		return nil, err
+	}
+	if said["network"] != nil && !slices.Contains(Networks, r.Network) {
 		return nil, fmt.Errorf("network is %q: use one of %v", r.Network, Networks)
 	}
-	if r.MaxFee < 0 || r.MaxFeePercent > 100 {
-		return nil, fmt.Errorf("max_fee is in satoshi and max_fee_percent at most 100")
+	if said["max_fee"] != nil && r.MaxFee <= 0 || said["max_fee_percent"] != nil && (r.MaxFeePercent == 0 || r.MaxFeePercent > 100) {
+		return nil, fmt.Errorf("max_fee is in satoshi and above 0, and max_fee_percent from 1 to 100, or less than 0 for no limit")
+	}
+	if said["sighashes"] != nil && len(r.Sighashes) == 0 {
+		return nil, fmt.Errorf("sighashes is empty: leave it out, or name the types that may be signed")
 	}
 	for _, s := range r.Sighashes {
 		if !KnownSighash(s) {

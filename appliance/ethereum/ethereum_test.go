@@ -360,7 +360,7 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s: %s: %v, want %q", c.rules, c.object, err, c.field)
 		}
 	}
-	for _, bad := range []string{`{"hsh":true}`, `[]`, `{"chains":[]}`, `{"chains":["01"]}`, `{"chains":["0"]}`, `{"chains":["9223372036854775772"]}`, `{"chains":[1]}`, `{"max_fee":"1e18"}`, `{"max_fee":""}`, `{"max_fee":null}`, `{"chains":null}`, `null`, `{"hash":"true"}`, `{"hash":true,"hash":false}`} {
+	for _, bad := range []string{`{"hsh":true}`, `[]`, `{"chains":[]}`, `{"chains":["01"]}`, `{"chains":["0"]}`, `{"chains":["9223372036854775772"]}`, `{"chains":[1]}`, `{"max_fee":"1e18"}`, `{"max_fee":""}`, `{"hash":"true"}`, `{"hash":true,"hash":false}`} {
 		if _, err := Ledger.Rules([]byte(bad)); err == nil {
 			t.Errorf("%s is taken", bad)
 		}

@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"signdrop/appliance/ledger"
 	"signdrop/appliance/reason"
@@ -43,19 +42,6 @@ func parseRules(raw []byte) (ledger.Rules, error) {
 	}
 	if err := json.Unmarshal(raw, r, json.RejectUnknownMembers(true)); err != nil {
 		return nil, err
-	}
-	// null would read as a limit that is left out.
-	var members map[string]jsontext.Value
-	if err := json.Unmarshal(raw, &members); err != nil {
-		return nil, err
-	}
-	if members == nil {
-		return nil, errors.New("it is null: leave it out, or write an object")
-	}
-	for name, v := range members {
-		if v.Kind() == 'n' {
-			return nil, fmt.Errorf("%s is null: leave it out, or give it a value", name)
-		}
 	}
 	if r.Chains != nil && len(r.Chains) == 0 {
 		return nil, errors.New("chains is empty: leave it out, or name the chains")

@@ -7,10 +7,12 @@
 package policy
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/sha256"
 	_ "crypto/sha512" // SHA-384 and SHA-512
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -60,6 +62,9 @@ func Parse(data []byte) (*Policy, error) {
 	if err := json.Unmarshal(data, p, json.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("reading policy.json: %w", err)
 	}
+	if err := noNull(data); err != nil {
+		return nil, fmt.Errorf("reading policy.json: %w", err)
+	}
 	switch p.Data {
 	case "", "safe", "any", "none":
 	default:
@@ -86,6 +91,23 @@ func Parse(data []byte) (*Policy, error) {
 		p.rules[name] = rules
 	}
 	return p, nil
+}
+
+// noNull refuses a null, which would read as a restriction that is left out.
+func noNull(data []byte) error {
+	d := jsontext.NewDecoder(bytes.NewReader(data))
+	for {
+		token, err := d.ReadToken()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if token.Kind() == 'n' {
+			return fmt.Errorf("%s is null: leave it out, or give it a value", d.StackPointer())
+		}
+	}
 }
 
 // Wallet is what policy must know of a wallet.
