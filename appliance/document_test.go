@@ -128,6 +128,7 @@ func TestDocumentTwins(t *testing.T) {
 // be within the limit.
 func TestDocumentRefused(t *testing.T) {
 	r := newRig(t)
+	r.cfg.SigWait = soon
 	r.admins(1)
 	stop := r.serve()
 	w := r.coins()

@@ -25,6 +25,9 @@ import (
 // patience is how long a condition may take to come true before a test gives up.
 const patience = 5 * time.Minute
 
+// soon is how long a file waits for its signature in tests of what becomes of it then.
+const soon = 100 * time.Millisecond
+
 // rig is a data volume on the real disk with partners, and an appliance on it.
 type rig struct {
 	t     testing.TB
@@ -56,7 +59,9 @@ func (l *logged) String() string {
 	return l.text.String()
 }
 
-// newRig makes a volume with the companies acme and others.
+// newRig makes a volume with the companies acme and others. A file waits for its
+// signature, and a signature for its file, for longer than any test that drops both: a
+// busy machine may take its time between them.
 func newRig(t testing.TB, others ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), acme: testbed.NewPartner("acme")}
@@ -77,7 +82,7 @@ func newRig(t testing.TB, others ...string) *rig {
 	}
 	r.cfg = appliance.Config{
 		ID: "SD_0011223344556677", AllowNew: true, Watch: r.dir, Log: zerolog.New(io.MultiWriter(zerolog.NewTestWriter(t), &r.log)),
-		Still: 50 * time.Millisecond, SigWait: 100 * time.Millisecond, Rescan: 20 * time.Millisecond,
+		Still: 50 * time.Millisecond, SigWait: patience, Rescan: 20 * time.Millisecond,
 		Reserve: 1,
 	}
 	return r

@@ -128,6 +128,7 @@ func TestBadInbox(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
+			r.cfg.SigWait = soon
 			stop := r.serve()
 			wallet := r.wallet("P-256")
 			in := r.path("spool", "acme", "inbox")
@@ -176,7 +177,6 @@ func TestBadInbox(t *testing.T) {
 // TestSignatureFirst: a signature that comes long before its file waits for it.
 func TestSignatureFirst(t *testing.T) {
 	r := newRig(t)
-	r.cfg.SigWait = patience
 	stop := r.serve()
 	data := testbed.Transfer(r.wallet("P-256"), "late")
 	in := r.path("spool", "acme", "inbox")
@@ -196,7 +196,7 @@ func TestSignatureFirst(t *testing.T) {
 // when it is whole, never before, and not refused meanwhile.
 func TestSlowUpload(t *testing.T) {
 	r := newRig(t)
-	r.cfg.Still, r.cfg.SigWait = patience, patience
+	r.cfg.Still = patience
 	stop := r.serve()
 	w := r.wallet("P-256")
 	data := testbed.Transfer(w, "slow")
