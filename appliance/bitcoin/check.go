@@ -347,21 +347,18 @@ func pays(script []byte, m *keymap, owned map[string]bool) (all, ok bool) {
 		if !bytes.Equal(hash, sha(witness)) {
 			return false, false
 		}
-		q, _ := readMultisig(witness)
-		return owners(q, owned)
+		q, understood := readMultisig(witness)
+		return owners(q, understood, owned)
 	}
-	q, _ := readMultisig(program)
-	all, ok = owners(q, owned)
-	if _, spends := readRedeem(program); !spends || p2sh(script) == nil {
-		all = false // our key, in a script that we would not sign for
-	}
-	return all, ok
+	q, understood := readRedeem(program)
+	return owners(q, understood && p2sh(script) != nil, owned)
 }
 
 // owners tells whether all and whether any of a script's keys are owned. What we would
-// not sign for is not all ours.
-func owners(q quorum, owned map[string]bool) (all, any bool) {
-	all = len(q.keys) > 0 && !q.keyTwice()
+// not sign for is not all ours: of a script that is not understood q has the first keys
+// alone, and what follows them may let anybody spend.
+func owners(q quorum, understood bool, owned map[string]bool) (all, any bool) {
+	all = understood && len(q.keys) > 0 && !q.keyTwice()
 	for _, k := range q.keys {
 		all = all && owned[string(k)]
 		any = any || owned[string(k)]
@@ -385,8 +382,8 @@ func paysTaproot(output []byte, m *keymap, owned map[string]bool) (all, ok bool)
 	all = owned[string(internal)] && (scripts.base || scripts.root == nil)
 	ok = owned[string(internal)]
 	for _, script := range scripts.scripts {
-		q, _ := readLeaf(script)
-		a, any := owners(q, owned)
+		q, understood := readLeaf(script)
+		a, any := owners(q, understood, owned)
 		all, ok = all && a, ok || any
 		for t := txscript.MakeScriptTokenizer(0, script); !ok && t.Next(); {
 			ok = owned[string(t.Data())] // in a script that we do not understand

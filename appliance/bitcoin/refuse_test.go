@@ -569,6 +569,85 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// TestChangeOfOthers: a script that begins like one of ours and goes on is not ours. Bob
+// alone can spend each of these.
+func TestChangeOfOthers(t *testing.T) {
+	alice, bob := newRing("alice"), newRing("bob")
+	a, b := public(alice.key(1)), public(bob.key(1))
+	script := func(parts ...any) (s []byte) {
+		for _, p := range parts {
+			switch p := p.(type) {
+			case int:
+				s = append(s, byte(p))
+			case []byte:
+				s = push(s, p)
+			}
+		}
+		return s
+	}
+	const (
+		one, drop, check, multi, add = txscript.OP_1, txscript.OP_DROP, txscript.OP_CHECKSIG, txscript.OP_CHECKMULTISIG, txscript.OP_CHECKSIGADD
+	)
+	for i, s := range [][]byte{
+		script(a, drop, b, check),
+		script(a, check, drop, b, check),
+		script(a, b, check),
+		script(one, a, drop, drop, b, check),
+		script(one, a, one, multi, drop, b, check),
+		script(one, a, one, drop, drop, drop, b, check),
+		script(b, check, drop, a, check),
+	} {
+		p := newCoin(t, alice, 200_000).pay(50_000)
+		p.payTo(100_000, p2wshScript(s))
+		p.payTo(40_000, p2shScript(p2wshScript(s)))
+		for _, m := range p.outputs[1:] {
+			m.put([]byte{outWitness}, s)
+			m.put(append([]byte{outDerivation}, a...), alice.origin(a))
+		}
+		p.outputs[2].put([]byte{outRedeem}, p2wshScript(s))
+		noChange(t, fmt.Sprintf("witness script %d", i), p, alice)
+	}
+	a2 := public(alice.key(2))
+	for i, s := range [][]byte{
+		script(a[1:], drop, b[1:], check),
+		script(a[1:], check, drop, b[1:], check),
+		script(a[1:], check, b[1:], check),
+		script(a[1:], check, one, drop, drop, b[1:], check),
+		script(a[1:], check, a2[1:], add, drop, b[1:], check),
+		script(b[1:], check, drop, a[1:], check),
+	} {
+		p := newCoin(t, alice, 200_000).pay(50_000)
+		tree := appendPrefixed([]byte{0, 0xc0}, s)
+		of, _ := treeRoot(tree)
+		p.payTo(100_000, p2trScript(t, a[1:], of.root))
+		m := p.outputs[1]
+		m.put([]byte{outTapKey}, a[1:])
+		m.put([]byte{outTapTree}, tree)
+		m.put(append([]byte{outTapDerivation}, a[1:]...), append([]byte{0}, alice.origin(a)...))
+		m.put(append([]byte{outTapDerivation}, a2[1:]...), append([]byte{0}, alice.origin(a2)...))
+		noChange(t, fmt.Sprintf("leaf %d", i), p, alice)
+	}
+}
+
+// noChange wants a PSBT to be refused, or to have no change.
+func noChange(t *testing.T, what string, p *plan, r *ring) {
+	t.Helper()
+	q, err := Parse(p.bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := q.Check(Rules{MaxFeePercent: -1}, r)
+	if err != nil {
+		wantCode(t, err, reason.ChangeFalse)
+		return
+	}
+	for i, o := range tx.Describe().Outputs {
+		if o.Change {
+			t.Errorf("%s: output %d is said to be change", what, i)
+		}
+	}
+}
+
 // TestFeeAttack is the attack for which amounts have to be proven: the same
 // transaction, presented twice, each time with a lie about the other input, and
 // a signature of each presentation makes the one whose fee nobody saw.
