@@ -213,13 +213,13 @@ func (in *input) findSingles(keys Singles) {
 // checkOutputs tells change from payments. An output that says it is change and
 // is not is refused.
 func (t *Tx) checkOutputs(keys Keys) error {
-	var spends map[string]bool
+	var from map[string]int64 // see places, less what went back there
 	for i, txOut := range t.tx.TxOut {
 		m := t.psbt.outputs[i]
 		o := &output{kind: kindOf(txOut.PkScript, m.get(outRedeem))}
 		t.outs = append(t.outs, o)
 		named, _ := m.origins(outDerivation, outTapDerivation)
-		owned := map[string]bool{}
+		owned, distant := map[string]bool{}, map[string]bool{}
 		singles, _ := keys.(Singles)
 		if singles != nil && singles.SingleOf(txOut.PkScript) != nil {
 			o.change = true
@@ -239,14 +239,21 @@ func (t *Tx) checkOutputs(keys Keys) error {
 			if !t.net.fits(k.Path) {
 				return at(reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "a key's path is for another network"), "outputs", i)
 			}
-			if spends == nil {
-				spends = t.accounts()
+			if place, is := far(k); is {
+				distant[place] = true
 			}
-			if !findable(k, spends) {
+			owned[string(k.Public)] = true
+		}
+		// No more than comes from there: who writes the PSBT could send a little there
+		// first, to spend it beside the rest.
+		for place := range distant {
+			if from == nil {
+				from = t.places()
+			}
+			if from[place] -= txOut.Value; from[place] < 0 {
 				return at(reason.New(reason.ChangeFalse, "let change go to an account that is spent from, or to an account and a chain below 1000",
 					"its key lies on a path on which nobody would look for it"), "outputs", i)
 			}
-			owned[string(k.Public)] = true
 		}
 		if len(owned) > 0 {
 			all, ok := pays(txOut.PkScript, m, owned)
@@ -271,15 +278,19 @@ const (
 	usualNumber = 1000 // of all steps but the last
 )
 
-// accounts are the places of our keys that are spent from: the origins of their accounts,
-// which are two steps above them, and of their chains.
-func (t *Tx) accounts() map[string]bool {
-	m := map[string]bool{}
+// places are the origins of the accounts and of the chains that our keys are spent from,
+// one and two steps above the keys, with the satoshi that come from there.
+func (t *Tx) places() map[string]int64 {
+	m := map[string]int64{}
 	for _, in := range t.ins {
+		here := map[string]bool{}
 		for _, k := range in.owned {
 			for up := 1; up <= 2 && up <= len(k.Path); up++ {
-				m[above(k, up)] = true
+				here[above(k, up)] = true
 			}
+		}
+		for place := range here {
+			m[place] += in.spent.Value
 		}
 	}
 	return m
@@ -290,19 +301,23 @@ func above(k Key, steps int) string {
 	return k.Origin()
 }
 
-// findable reports whether who has the wallet and nothing else would find coins at a key
-// of ours: beside others that the transaction spends, or where all numbers are usual.
-// What lies elsewhere is not lost, but as good as that until somebody tells the path,
-// which whoever wrote the PSBT could sell.
-func findable(k Key, accounts map[string]bool) bool {
+// far names the place that the transaction has to spend from for who has the wallet and
+// nothing else to find coins at a key of ours: the chain, or where that has a usual number
+// the account. Where all numbers are usual there is none. What lies elsewhere is not lost,
+// but as good as that until somebody tells the path, which whoever wrote the PSBT could
+// sell.
+func far(k Key) (place string, is bool) {
 	n := len(k.Path)
-	if n < 2 || accounts[above(k, 1)] {
-		return true
-	}
 	usual := func(path []uint32) bool {
 		return !slices.ContainsFunc(path, func(step uint32) bool { return step&^hardened >= usualNumber })
 	}
-	return usual(k.Path[n-2:n-1]) && (accounts[above(k, 2)] || n <= usualSteps && usual(k.Path[:n-2]))
+	switch {
+	case n < 2 || n <= usualSteps && usual(k.Path[:n-1]):
+		return "", false
+	case usual(k.Path[n-2 : n-1]):
+		return above(k, 2), true
+	}
+	return above(k, 1), true
 }
 
 func changeFalse(format string, args ...any) *reason.Refusal {

@@ -842,6 +842,32 @@ func TestFindable(t *testing.T) {
 		}
 		wantCode(t, err, reason.ChangeFalse)
 	}
+	// A little that was sent there before does not make it a place for all the rest.
+	for _, c := range []struct {
+		outs []int64
+		ok   bool
+	}{{[]int64{2_000}, true}, {[]int64{1_500, 500}, true}, {[]int64{2_001}, false}, {[]int64{1_500, 501}, false}, {[]int64{29_000}, false}} {
+		r := newRing("alice")
+		p := newCoin(t, r, 50_000).pay(20_000)
+		key, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{77}, 32))
+		r.add(key, []uint32{84 | h, h, h, 1 << 30, 5})
+		script, _ := single(kindP2WPKH, public(key))
+		p.spend(2_000, script).put(append([]byte{inDerivation}, public(key)...), r.origin(public(key)))
+		for _, amount := range c.outs {
+			p.payTo(amount, script)
+			p.outputs[len(p.outputs)-1].put(append([]byte{outDerivation}, public(key)...), r.origin(public(key)))
+		}
+		q, err := Parse(p.bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = q.Check(Rules{MaxFeePercent: -1}, r)
+		if c.ok && err != nil {
+			t.Errorf("%v: %v", c.outs, err)
+		} else if !c.ok {
+			wantCode(t, err, reason.ChangeFalse)
+		}
+	}
 	// Where it is spent from, it may come back to.
 	far := []uint32{1 << 30, 1 << 29, 7, 8, 9, 2000, 3}
 	r := newRing("alice")
