@@ -629,6 +629,30 @@ func TestChangeOfOthers(t *testing.T) {
 	}
 }
 
+// TestLongPushes: a script whose keys are pushed in a longer way than need be has only our
+// keys in it, and no node relays what spends it.
+func TestLongPushes(t *testing.T) {
+	alice := newRing("alice")
+	a := public(alice.key(1))
+	long := func(key []byte) []byte { return append([]byte{txscript.OP_PUSHDATA1, byte(len(key))}, key...) }
+	multi := append(append([]byte{txscript.OP_1}, long(a)...), txscript.OP_1, txscript.OP_CHECKMULTISIG)
+	single := append(long(a), txscript.OP_CHECKSIG)
+	for i, s := range [][]byte{multi, single} {
+		p := newCoin(t, alice, 200_000).pay(50_000).payTo(100_000, p2wshScript(s))
+		p.outputs[1].put([]byte{outWitness}, s)
+		p.outputs[1].put(append([]byte{outDerivation}, a...), alice.origin(a))
+		noChange(t, fmt.Sprintf("witness script %d", i), p, alice)
+	}
+	tree := appendPrefixed([]byte{0, 0xc0}, append(long(a[1:]), txscript.OP_CHECKSIG))
+	of, _ := treeRoot(tree)
+	p := newCoin(t, alice, 200_000).pay(50_000).payTo(100_000, p2trScript(t, a[1:], of.root))
+	m := p.outputs[1]
+	m.put([]byte{outTapKey}, a[1:])
+	m.put([]byte{outTapTree}, tree)
+	m.put(append([]byte{outTapDerivation}, a[1:]...), append([]byte{0}, alice.origin(a)...))
+	noChange(t, "leaf", p, alice)
+}
+
 // noChange wants a PSBT to be refused, or to have no change.
 func noChange(t *testing.T, what string, p *plan, r *ring) {
 	t.Helper()
