@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -626,6 +627,145 @@ func TestChangeOfOthers(t *testing.T) {
 		m.put(append([]byte{outTapDerivation}, a[1:]...), append([]byte{0}, alice.origin(a)...))
 		m.put(append([]byte{outTapDerivation}, a2[1:]...), append([]byte{0}, alice.origin(a2)...))
 		noChange(t, fmt.Sprintf("leaf %d", i), p, alice)
+	}
+}
+
+// TestChangeIsSpendable: whatever script is said to be change, the appliance spends it with
+// the company's keys alone. The scripts are drawn: good ones, and such as differ from these
+// in a token or two.
+func TestChangeIsSpendable(t *testing.T) {
+	alice, bob := newRing("alice"), newRing("bob")
+	a, a2, b, none := public(alice.key(1)), public(alice.key(2)), public(bob.key(1)), nobody(t)
+	const one, two, check, multi, add, equal = txscript.OP_1, txscript.OP_2, txscript.OP_CHECKSIG, txscript.OP_CHECKMULTISIG, txscript.OP_CHECKSIGADD, txscript.OP_NUMEQUAL
+	op := func(codes ...byte) (tokens [][]byte) {
+		for _, c := range codes {
+			tokens = append(tokens, []byte{c})
+		}
+		return tokens
+	}
+	long := func(key []byte) []byte { return append([]byte{txscript.OP_PUSHDATA1, byte(len(key))}, key...) }
+	said := map[string]int{}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	draws := 6000
+	if testing.Short() {
+		draws = 600
+	}
+	for n := range draws {
+		kind := []string{kindP2WSH, kindNestedP2SH, kindP2SH, kindP2TR}[n%4]
+		x, y, z := a, a2, b
+		if kind == kindP2TR {
+			x, y, z = a[1:], a2[1:], b[1:]
+		}
+		keys := [][]byte{push(nil, x), push(nil, y)}
+		goods := [][][]byte{
+			{keys[0], {check}}, {{one}, keys[0], {one}, {multi}}, {{one}, keys[0], keys[1], {two}, {multi}}, {{two}, keys[0], keys[1], {two}, {multi}},
+		}
+		if kind == kindP2TR {
+			goods = [][][]byte{
+				{keys[0], {check}}, {keys[0], {check}, {one}, {equal}}, {keys[0], {check}, keys[1], {add}, {two}, {equal}}, {keys[1], {check}, keys[0], {add}, {one}, {equal}},
+			}
+		}
+		tokens := slices.Clone(goods[rnd.IntN(len(goods))])
+		others := append(op(one, two, check, multi, add, equal, txscript.OP_0, txscript.OP_DROP, txscript.OP_NOP, txscript.OP_CHECKSIGVERIFY, txscript.OP_RETURN, txscript.OP_CODESEPARATOR),
+			keys[0], keys[1], push(nil, z), long(x), []byte{1, 17}, []byte{1, 2})
+		for range rnd.IntN(3) {
+			i, other := rnd.IntN(len(tokens)), others[rnd.IntN(len(others))]
+			switch rnd.IntN(4) {
+			case 0:
+				tokens[i] = other
+			case 1:
+				tokens = slices.Delete(tokens, i, i+1)
+			case 2:
+				tokens = slices.Insert(tokens, i, other)
+			default:
+				tokens = append(tokens, other)
+			}
+			if len(tokens) == 0 {
+				break
+			}
+		}
+		s := slices.Concat(tokens...)
+
+		// put describes the script at an output, or at an input that spends it.
+		script, internal := []byte(nil), a[1:]
+		put := func(m *keymap, redeem, witness, derivation byte) {
+			if kind == kindP2SH {
+				m.put([]byte{redeem}, s)
+			} else {
+				m.put([]byte{witness}, s)
+			}
+			if kind == kindNestedP2SH {
+				m.put([]byte{redeem}, p2wshScript(s))
+			}
+			for _, key := range [][]byte{a, a2} {
+				if bytes.Contains(s, key) {
+					m.put(append([]byte{derivation}, key...), alice.origin(key))
+				}
+			}
+		}
+		origin := func(key []byte) []byte { return append([]byte{0}, alice.origin(key)...) }
+		p := newCoin(t, alice, 200_000).pay(50_000)
+		switch kind {
+		case kindP2WSH:
+			script = p2wshScript(s)
+		case kindNestedP2SH:
+			script = p2shScript(p2wshScript(s))
+		case kindP2SH:
+			script = p2shScript(s)
+		case kindP2TR:
+			tree := appendPrefixed([]byte{0, 0xc0}, s)
+			of, _ := treeRoot(tree)
+			script = p2trScript(t, internal, of.root)
+			p.payTo(100_000, script)
+			m := p.outputs[1]
+			m.put([]byte{outTapKey}, internal)
+			m.put([]byte{outTapTree}, tree)
+			m.put(append([]byte{outTapDerivation}, a[1:]...), origin(a))
+			m.put(append([]byte{outTapDerivation}, a2[1:]...), origin(a2))
+		}
+		if kind != kindP2TR {
+			p.payTo(100_000, script)
+			put(p.outputs[1], outRedeem, outWitness, outDerivation)
+		}
+		q, err := Parse(p.bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := q.Check(Rules{MaxFeePercent: -1}, alice)
+		if err != nil {
+			wantCode(t, err, reason.ChangeFalse)
+			continue
+		}
+		if !tx.Describe().Outputs[1].Change {
+			continue
+		}
+		said[kind]++
+
+		p = newPlan()
+		if kind == kindP2TR {
+			// The leaf by itself: by the internal key it can always be spent.
+			hash := leafHash(0xc0, s)
+			m := p.spend(100_000, p2trScript(t, none, hash))
+			_, odd, _ := taprootKey(none, hash)
+			control := append([]byte{0xc0}, none...)
+			if odd {
+				control[0]++
+			}
+			m.put(append([]byte{inTapLeaf}, control...), append(bytes.Clone(s), 0xc0))
+			for _, key := range [][]byte{a, a2} {
+				m.put(append([]byte{inTapDerivation}, key[1:]...), slices.Concat([]byte{1}, hash, alice.origin(key)))
+			}
+		} else {
+			put(p.spend(100_000, script), inRedeem, inWitness, inDerivation)
+		}
+		if !answered(t, p.pay(90_000).bytes(), Rules{MaxFeePercent: -1}, alice).Complete {
+			t.Errorf("%s %x is said to be change and cannot be spent", kind, s)
+		}
+	}
+	for _, kind := range []string{kindP2WSH, kindNestedP2SH, kindP2SH, kindP2TR} {
+		if said[kind] < draws/60 {
+			t.Errorf("%s was change %d times only", kind, said[kind])
+		}
 	}
 }
 
