@@ -213,13 +213,14 @@ func (in *input) findSingles(keys Singles) {
 // checkOutputs tells change from payments. An output that says it is change and
 // is not is refused.
 func (t *Tx) checkOutputs(keys Keys) error {
-	var from map[string]int64 // see places, less what went back there
+	from := t.places() // less what goes back there
 	for i, txOut := range t.tx.TxOut {
 		m := t.psbt.outputs[i]
 		o := &output{kind: kindOf(txOut.PkScript, m.get(outRedeem))}
 		t.outs = append(t.outs, o)
 		named, _ := m.origins(outDerivation, outTapDerivation)
 		owned, distant := map[string]bool{}, map[string]bool{}
+		var below []Key // owned, of trees
 		singles, _ := keys.(Singles)
 		if singles != nil && singles.SingleOf(txOut.PkScript) != nil {
 			o.change = true
@@ -243,13 +244,11 @@ func (t *Tx) checkOutputs(keys Keys) error {
 				distant[place] = true
 			}
 			owned[string(k.Public)] = true
+			below = append(below, k)
 		}
 		// No more than comes from there: who writes the PSBT could send a little there
 		// first, to spend it beside the rest.
 		for place := range distant {
-			if from == nil {
-				from = t.places()
-			}
 			if from[place] -= txOut.Value; from[place] < 0 {
 				return at(reason.New(reason.ChangeFalse, "let change go to an account that is spent from, or to an account and a chain below 1000",
 					"its key lies on a path on which nobody would look for it"), "outputs", i)
@@ -260,7 +259,7 @@ func (t *Tx) checkOutputs(keys Keys) error {
 			if !ok {
 				return at(changeFalse("its script is not that of the company's key which it names"), "outputs", i)
 			}
-			o.change = all
+			o.change = all && together(below, from)
 			if !o.change {
 				t.shared += txOut.Value
 			}
@@ -319,6 +318,21 @@ func far(k Key) (place string, is bool) {
 	}
 	return above(k, 1), true
 }
+
+// together reports whether who has the wallets would find the script of several keys of
+// ours again: all have the same number in accounts that are spent from, as multisigs
+// have. Of others there are too many to try.
+func together(keys []Key, from map[string]int64) bool {
+	last := func(k Key) []uint32 { return k.Path[max(len(k.Path)-1, 0):] }
+	return len(keys) < 2 || !slices.ContainsFunc(keys, func(k Key) bool {
+		_, spent := from[above(k, min(len(k.Path), 2))]
+		return !spent || !slices.Equal(last(k), last(keys[0]))
+	})
+}
+
+// usualLeaves is how many leaves the tree of change may have, whose shape nobody could
+// guess otherwise.
+const usualLeaves = 8
 
 func changeFalse(format string, args ...any) *reason.Refusal {
 	return reason.New(reason.ChangeFalse, "make it anew with the wallet's own keys", format, args...)
@@ -394,7 +408,7 @@ func paysTaproot(output []byte, m *keymap, owned map[string]bool) (all, ok bool)
 	if !valid || !bytes.Equal(key, output) {
 		return false, false
 	}
-	all = owned[string(internal)] && (scripts.base || scripts.root == nil)
+	all = owned[string(internal)] && (scripts.base || scripts.root == nil) && len(scripts.scripts) <= usualLeaves
 	ok = owned[string(internal)]
 	for _, script := range scripts.scripts {
 		q, understood := readLeaf(script)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -630,12 +631,71 @@ func TestChangeOfOthers(t *testing.T) {
 	}
 }
 
+// TestChangeIsFound: who has the wallets finds the script of change again. Otherwise whoever
+// wrote it could sell it, and it is paid.
+func TestChangeIsFound(t *testing.T) {
+	const h = hardened
+	for _, c := range []struct {
+		name   string
+		path   []uint32 // of the other key; the first's is 84h/0h/0h/0/1
+		leaves int      // 0: a witness script
+		want   bool
+	}{
+		{"the same number in another account that is spent from", []uint32{84 | h, h, 1 | h, 7, 1}, 0, true},
+		{"and another chain of this one", []uint32{84 | h, h, h, 1, 1}, 0, true},
+		{"another number", []uint32{84 | h, h, 1 | h, 0, 2}, 0, false},
+		{"an account that is not spent from", []uint32{84 | h, h, 2 | h, 0, 1}, 0, false},
+		{"a key by itself", []uint32{1}, 0, false},
+		{"leaves", []uint32{84 | h, h, 1 | h, 0, 1}, 8, true},
+		{"leaves of another number", []uint32{84 | h, h, 1 | h, 0, 2}, 2, false},
+		{"many leaves", []uint32{84 | h, h, 1 | h, 0, 1}, 16, false},
+	} {
+		alice := newRing("alice")
+		p := newCoin(t, alice, 200_000).pay(50_000)
+		here := alice.key(77)
+		alice.add(here, []uint32{84 | h, h, 1 | h, 0, 9})
+		p.spend(1000, p2pkhScript(hash160(public(here)))).put(append([]byte{inDerivation}, public(here)...), alice.origin(public(here)))
+		a, other := public(alice.key(1)), alice.key(78)
+		alice.add(other, c.path)
+		b := public(other)
+		if c.leaves == 0 {
+			script := multisig(1, a, b)
+			p.payTo(100_000, p2wshScript(script))
+			m := p.outputs[1]
+			m.put([]byte{outWitness}, script)
+			m.put(append([]byte{outDerivation}, a...), alice.origin(a))
+			m.put(append([]byte{outDerivation}, b...), alice.origin(b))
+		} else {
+			var tree []byte
+			for range c.leaves {
+				tree = appendPrefixed(append(tree, byte(bits.Len(uint(c.leaves))-1), 0xc0), leafScript(1, b[1:]))
+			}
+			of, ok := treeRoot(tree)
+			if !ok {
+				t.Fatal("no such tree")
+			}
+			p.payTo(100_000, p2trScript(t, a[1:], of.root))
+			m := p.outputs[1]
+			m.put([]byte{outTapKey}, a[1:])
+			m.put([]byte{outTapTree}, tree)
+			m.put(append([]byte{outTapDerivation}, a[1:]...), append([]byte{0}, alice.origin(a)...))
+			m.put(append([]byte{outTapDerivation}, b[1:]...), append([]byte{0}, alice.origin(b)...))
+		}
+		out := checked(t, p.bytes(), Rules{MaxFeePercent: -1}, alice).Describe().Outputs[1]
+		if out.Change != c.want {
+			t.Errorf("%s: change is %t", c.name, out.Change)
+		}
+	}
+}
+
 // TestChangeIsSpendable: whatever script is said to be change, the appliance spends it with
 // the company's keys alone. The scripts are drawn: good ones, and such as differ from these
 // in a token or two.
 func TestChangeIsSpendable(t *testing.T) {
 	alice, bob := newRing("alice"), newRing("bob")
-	a, a2, b, none := public(alice.key(1)), public(alice.key(2)), public(bob.key(1)), nobody(t)
+	second := alice.key(2)
+	alice.add(second, []uint32{hardened | 84, hardened, hardened | 1, 0, 1})
+	a, a2, b, none := public(alice.key(1)), public(second), public(bob.key(1)), nobody(t)
 	const one, two, check, multi, add, equal = txscript.OP_1, txscript.OP_2, txscript.OP_CHECKSIG, txscript.OP_CHECKMULTISIG, txscript.OP_CHECKSIGADD, txscript.OP_NUMEQUAL
 	op := func(codes ...byte) (tokens [][]byte) {
 		for _, c := range codes {
@@ -705,6 +765,7 @@ func TestChangeIsSpendable(t *testing.T) {
 		}
 		origin := func(key []byte) []byte { return append([]byte{0}, alice.origin(key)...) }
 		p := newCoin(t, alice, 200_000).pay(50_000)
+		p.spend(1000, p2pkhScript(hash160(a2))).put(append([]byte{inDerivation}, a2...), alice.origin(a2))
 		switch kind {
 		case kindP2WSH:
 			script = p2wshScript(s)
