@@ -332,6 +332,48 @@ func TestInputSigner(t *testing.T) {
 	}
 }
 
+// TestPublicAtTogether: one wallet is asked by many at once, for more paths than are
+// remembered, and signs meanwhile.
+func TestPublicAtTogether(t *testing.T) {
+	v := newVolume(t)
+	s := v.open(keyfs.Options{})
+	w := v.imported(s, "W_tree", vectorXprv, "")
+	want := map[string]string{}
+	var paths []hd.Path
+	for i := range 40 {
+		path := pathOf(t, fmt.Sprintf("m/84h/0h/%dh/0/%d", i%20, i))
+		d, err := w.PublicAt(path)
+		must(t, err)
+		want[path.String()] = d.String(hd.Main)
+		paths = append(paths, path)
+	}
+	var wg sync.WaitGroup
+	for n := range 4 {
+		wg.Go(func() {
+			in := w.InputSigner()
+			defer in.Wipe()
+			for i := range paths {
+				path := paths[(i*(2*n+1)+n)%len(paths)]
+				d, err := w.PublicAt(path)
+				if err != nil || d.String(hd.Main) != want[path.String()] {
+					t.Errorf("%s is another key (%v)", path, err)
+					return
+				}
+				digest := sha256.Sum256([]byte(path.String()))
+				sig, err := in.Sign(keyfs.Input{Path: path, Public: d.Key().SerializeCompressed()}, digest)
+				if err != nil {
+					t.Errorf("%s: %v", path, err)
+					return
+				}
+				if parsed, err := secp.ParseDERSignature(sig); err != nil || !parsed.Verify(digest[:], d.Key()) {
+					t.Errorf("%s: the signature does not verify (%v)", path, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // TestInputSignerRefuses: nothing is signed with another key than the transaction names,
 // or with a wallet that cannot.
 func TestInputSignerRefuses(t *testing.T) {

@@ -213,13 +213,14 @@ func (in *input) findSingles(keys Singles) {
 // checkOutputs tells change from payments. An output that says it is change and
 // is not is refused.
 func (t *Tx) checkOutputs(keys Keys) error {
-	var spends map[string]bool
+	from := t.places() // less what goes back there
 	for i, txOut := range t.tx.TxOut {
 		m := t.psbt.outputs[i]
 		o := &output{kind: kindOf(txOut.PkScript, m.get(outRedeem))}
 		t.outs = append(t.outs, o)
 		named, _ := m.origins(outDerivation, outTapDerivation)
-		owned := map[string]bool{}
+		owned, distant := map[string]bool{}, map[string]bool{}
+		var below []Key // owned, of trees
 		singles, _ := keys.(Singles)
 		if singles != nil && singles.SingleOf(txOut.PkScript) != nil {
 			o.change = true
@@ -239,21 +240,26 @@ func (t *Tx) checkOutputs(keys Keys) error {
 			if !t.net.fits(k.Path) {
 				return at(reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "a key's path is for another network"), "outputs", i)
 			}
-			if spends == nil {
-				spends = t.accounts()
+			if place, is := far(k); is {
+				distant[place] = true
 			}
-			if !findable(k, spends) {
+			owned[string(k.Public)] = true
+			below = append(below, k)
+		}
+		// No more than comes from there: who writes the PSBT could send a little there
+		// first, to spend it beside the rest.
+		for place := range distant {
+			if from[place] -= txOut.Value; from[place] < 0 {
 				return at(reason.New(reason.ChangeFalse, "let change go to an account that is spent from, or to an account and a chain below 1000",
 					"its key lies on a path on which nobody would look for it"), "outputs", i)
 			}
-			owned[string(k.Public)] = true
 		}
 		if len(owned) > 0 {
 			all, ok := pays(txOut.PkScript, m, owned)
 			if !ok {
 				return at(changeFalse("its script is not that of the company's key which it names"), "outputs", i)
 			}
-			o.change = all
+			o.change = all && together(below, from)
 			if !o.change {
 				t.shared += txOut.Value
 			}
@@ -271,15 +277,19 @@ const (
 	usualNumber = 1000 // of all steps but the last
 )
 
-// accounts are the places of our keys that are spent from: the origins of their accounts,
-// which are two steps above them, and of their chains.
-func (t *Tx) accounts() map[string]bool {
-	m := map[string]bool{}
+// places are the origins of the accounts and of the chains that our keys are spent from,
+// one and two steps above the keys, with the satoshi that come from there.
+func (t *Tx) places() map[string]int64 {
+	m := map[string]int64{}
 	for _, in := range t.ins {
+		here := map[string]bool{}
 		for _, k := range in.owned {
 			for up := 1; up <= 2 && up <= len(k.Path); up++ {
-				m[above(k, up)] = true
+				here[above(k, up)] = true
 			}
+		}
+		for place := range here {
+			m[place] += in.spent.Value
 		}
 	}
 	return m
@@ -290,20 +300,39 @@ func above(k Key, steps int) string {
 	return k.Origin()
 }
 
-// findable reports whether who has the wallet and nothing else would find coins at a key
-// of ours: beside others that the transaction spends, or where all numbers are usual.
-// What lies elsewhere is not lost, but as good as that until somebody tells the path,
-// which whoever wrote the PSBT could sell.
-func findable(k Key, accounts map[string]bool) bool {
+// far names the place that the transaction has to spend from for who has the wallet and
+// nothing else to find coins at a key of ours: the chain, or where that has a usual number
+// the account. Where all numbers are usual there is none. What lies elsewhere is not lost,
+// but as good as that until somebody tells the path, which whoever wrote the PSBT could
+// sell.
+func far(k Key) (place string, is bool) {
 	n := len(k.Path)
-	if n < 2 || accounts[above(k, 1)] {
-		return true
-	}
 	usual := func(path []uint32) bool {
 		return !slices.ContainsFunc(path, func(step uint32) bool { return step&^hardened >= usualNumber })
 	}
-	return usual(k.Path[n-2:n-1]) && (accounts[above(k, 2)] || n <= usualSteps && usual(k.Path[:n-2]))
+	switch {
+	case n < 2 || n <= usualSteps && usual(k.Path[:n-1]):
+		return "", false
+	case usual(k.Path[n-2 : n-1]):
+		return above(k, 2), true
+	}
+	return above(k, 1), true
 }
+
+// together reports whether who has the wallets would find the script of several keys of
+// ours again: all have the same number in accounts that are spent from, as multisigs
+// have. Of others there are too many to try.
+func together(keys []Key, from map[string]int64) bool {
+	last := func(k Key) []uint32 { return k.Path[max(len(k.Path)-1, 0):] }
+	return len(keys) < 2 || !slices.ContainsFunc(keys, func(k Key) bool {
+		_, spent := from[above(k, min(len(k.Path), 2))]
+		return !spent || !slices.Equal(last(k), last(keys[0]))
+	})
+}
+
+// usualLeaves is how many leaves the tree of change may have, whose shape nobody could
+// guess otherwise.
+const usualLeaves = 8
 
 func changeFalse(format string, args ...any) *reason.Refusal {
 	return reason.New(reason.ChangeFalse, "make it anew with the wallet's own keys", format, args...)
@@ -347,21 +376,18 @@ func pays(script []byte, m *keymap, owned map[string]bool) (all, ok bool) {
 		if !bytes.Equal(hash, sha(witness)) {
 			return false, false
 		}
-		q, _ := readMultisig(witness)
-		return owners(q, owned)
+		q, understood := readMultisig(witness)
+		return owners(q, understood, owned)
 	}
-	q, _ := readMultisig(program)
-	all, ok = owners(q, owned)
-	if _, spends := readRedeem(program); !spends || p2sh(script) == nil {
-		all = false // our key, in a script that we would not sign for
-	}
-	return all, ok
+	q, understood := readRedeem(program)
+	return owners(q, understood && p2sh(script) != nil, owned)
 }
 
 // owners tells whether all and whether any of a script's keys are owned. What we would
-// not sign for is not all ours.
-func owners(q quorum, owned map[string]bool) (all, any bool) {
-	all = len(q.keys) > 0 && !q.keyTwice()
+// not sign for is not all ours: of a script that is not understood q has the first keys
+// alone, and what follows them may let anybody spend.
+func owners(q quorum, understood bool, owned map[string]bool) (all, any bool) {
+	all = understood && len(q.keys) > 0 && !q.keyTwice()
 	for _, k := range q.keys {
 		all = all && owned[string(k)]
 		any = any || owned[string(k)]
@@ -382,11 +408,11 @@ func paysTaproot(output []byte, m *keymap, owned map[string]bool) (all, ok bool)
 	if !valid || !bytes.Equal(key, output) {
 		return false, false
 	}
-	all = owned[string(internal)] && (scripts.base || scripts.root == nil)
+	all = owned[string(internal)] && (scripts.base || scripts.root == nil) && len(scripts.scripts) <= usualLeaves
 	ok = owned[string(internal)]
 	for _, script := range scripts.scripts {
-		q, _ := readLeaf(script)
-		a, any := owners(q, owned)
+		q, understood := readLeaf(script)
+		a, any := owners(q, understood, owned)
 		all, ok = all && a, ok || any
 		for t := txscript.MakeScriptTokenizer(0, script); !ok && t.Next(); {
 			ok = owned[string(t.Data())] // in a script that we do not understand

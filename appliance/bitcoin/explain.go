@@ -58,7 +58,9 @@ func explain(a *answer.Answer) *ledger.Finding {
 		problem("it has no signature")
 	}
 	for i, s := range r.Signed {
-		if !t.holds(s) || s.Wallet == "" || !t.ins[s.Input].ours || slices.ContainsFunc(r.Signed[:i], func(o Signed) bool { return o.Input == s.Input && o.Key == s.Key }) {
+		// A key may sign several leaves of an input, each with a signature of its own.
+		twice := func(o Signed) bool { return o.Input == s.Input && o.Key == s.Key && o.Signature == s.Signature }
+		if !t.holds(s) || s.Wallet == "" || !t.ins[s.Input].ours || slices.ContainsFunc(r.Signed[:i], twice) {
 			f.Signed = false
 			problem("the signature of input %d does not verify, or is not in the PSBT as it is said", s.Input)
 		}
@@ -296,8 +298,11 @@ func (t *Tx) holds(s Signed) bool {
 	in := t.ins[s.Input]
 	for _, way := range in.spends {
 		for _, k := range way.keys {
+			if !bytes.Equal(k, key) {
+				continue
+			}
 			there := in.fields.at(way.field(k))
-			if !bytes.Equal(k, key) || !bytes.HasPrefix(there, sig) {
+			if !bytes.HasPrefix(there, sig) {
 				continue
 			}
 			// Behind it stands the sighash type, which Taproot's DEFAULT lacks.

@@ -189,6 +189,25 @@ func TestExplainVague(t *testing.T) {
 	}
 }
 
+// TestExplainLeaves: a key that signs several leaves of an input has several signatures,
+// and each is told once.
+func TestExplainLeaves(t *testing.T) {
+	alice := newRing("alice")
+	p := newPlan()
+	p.bushCoin(t, alice, 4, 18)
+	a := paid(t, p.pay(95_000).bytes(), alice, false)
+	sound(t, "four leaves", a)
+	var r Report
+	if err := json.Unmarshal(a.Own["bitcoin"], &r); err != nil || len(r.Signed) != 4*18 {
+		t.Fatalf("%d signatures, %v", len(r.Signed), err)
+	}
+	r.Signed[5] = r.Signed[3]
+	a.Own["bitcoin"], _ = json.Marshal(r)
+	if f := explain(a); f.Signed || len(f.Problems) == 0 {
+		t.Error("nobody sees that a signature is told twice")
+	}
+}
+
 // TestExplainElse: what does not belong to a payment's answer, and files that are not
 // its own.
 func TestExplainElse(t *testing.T) {

@@ -3,6 +3,7 @@ package bitcoin
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"testing"
@@ -157,6 +158,66 @@ func TestPutMany(t *testing.T) {
 		got := m.appendTo(nil)
 		if plain := (&keymap{pairs: want}).appendTo(nil); !bytes.Equal(got, plain) {
 			t.Errorf("backwards %t: the fields are in another order", backwards)
+		}
+	}
+}
+
+// TestKeymap holds a map against a list without an index, in whatever order fields are
+// put, changed, read, copied and written.
+func TestKeymap(t *testing.T) {
+	for seed := range uint64(60) {
+		rnd := rand.New(rand.NewPCG(seed, 6))
+		draw := func() []byte {
+			key := []byte{[]byte{0x01, inSignature, inSignature, 0x13, 0xf0}[rnd.IntN(5)]}
+			for range rnd.IntN(3) {
+				key = append(key, byte(rnd.IntN(6)))
+			}
+			return key
+		}
+		m := &keymap{}
+		var want []pair // as put describes it
+		for range rnd.IntN(30) {
+			if p := (pair{draw(), []byte{1}}); m.find(p.key) < 0 {
+				m.append(p)
+				want = append(want, p)
+			}
+		}
+		for step := range 60 {
+			key, value := draw(), []byte{byte(step), 2}
+			i := slices.IndexFunc(want, func(p pair) bool { return bytes.Equal(p.key, key) })
+			switch rnd.IntN(8) {
+			case 0:
+				old := m
+				m = m.clone()
+				old.put(key, []byte("of the old one"))
+				old.put([]byte{0xee, byte(step)}, nil)
+			case 1:
+				if got := m.appendTo(nil); !bytes.Equal(got, (&keymap{pairs: want}).appendTo(nil)) {
+					t.Fatalf("seed %d, step %d: written as %x", seed, step, got)
+				}
+			case 2, 3:
+				var there []byte
+				if i >= 0 {
+					there = want[i].value
+				}
+				if got := m.at(key); !bytes.Equal(got, there) || (got == nil) != (i < 0) {
+					t.Fatalf("seed %d, step %d: %x is %x, want %x", seed, step, key, got, there)
+				}
+			default:
+				m.put(key, value)
+				if i >= 0 {
+					want[i].value = value
+					break
+				}
+				to := slices.IndexFunc(want, func(p pair) bool { return compareKeys(p.key, key) > 0 })
+				if to < 0 {
+					to = len(want)
+				}
+				want = slices.Insert(want, to, pair{key, value})
+			}
+		}
+		if got := m.appendTo(nil); !bytes.Equal(got, (&keymap{pairs: want}).appendTo(nil)) {
+			t.Fatalf("seed %d: written as %x", seed, got)
 		}
 	}
 }

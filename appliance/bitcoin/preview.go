@@ -272,26 +272,19 @@ func (p *PSBT) previewWanted(r Rules, t *Tx, w *words) (refusals []error) {
 // wanted says which signatures are wanted, and whether that is all.
 func (t *Tx) wanted() string {
 	var inputs []int
-	missing := map[int]int{}
-	for _, m := range t.Describe().Missing {
-		missing[m.Input] = m.Signatures
-		if m.Signatures == 0 {
-			missing[m.Input] = -1 // a script that is not understood
-		}
-	}
+	made := map[*spend]int{}
 	for _, w := range t.wants {
-		if !slices.Contains(inputs, w.Input) {
+		if n := len(inputs); n == 0 || inputs[n-1] != w.Input {
 			inputs = append(inputs, w.Input)
 		}
-		if n, ok := missing[w.Input]; ok && n != 1 {
-			missing[w.Input]--
-		} else {
-			delete(missing, w.Input)
-		}
+		made[t.ins[w.Input].spendOf(w.field)]++
 	}
 	then := "with that it is complete"
-	if len(missing) > 0 {
-		then = "others have to sign too"
+	for _, in := range t.ins {
+		complete := func(s *spend) bool { _, have := in.signatures(s); return have+made[s] >= s.need }
+		if !in.final && !slices.ContainsFunc(in.spends, complete) {
+			then = "others have to sign too"
+		}
 	}
 	return fmt.Sprintf("%s, %s; %s", signatures(len(t.wants)), numbers(inputs), then)
 }

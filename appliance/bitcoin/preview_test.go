@@ -259,6 +259,32 @@ func TestPreviewNetwork(t *testing.T) {
 	}
 }
 
+// TestPreviewLeaves: who has a key in two leaves signs both, and completes none of them if
+// each wants somebody else too.
+func TestPreviewLeaves(t *testing.T) {
+	alice := newRing("alice")
+	a, b, c := public(alice.key(1))[1:], public(newRing("bob").key(1))[1:], public(newRing("carol").key(1))[1:]
+	for need, then := range map[int]string{1: "with that it is complete", 2: "others have to sign too"} {
+		p := newPlan()
+		scripts := [][]byte{leafScript(need, a, b), leafScript(need, a, c)}
+		leaves := [][]byte{leafHash(0xc0, scripts[0]), leafHash(0xc0, scripts[1])}
+		root := branchHash(leaves[0], leaves[1])
+		m := p.spend(100_000, p2trScript(t, nobody(t), root))
+		control := append([]byte{0xc0}, nobody(t)...)
+		if _, odd, _ := taprootKey(nobody(t), root); odd {
+			control[0]++
+		}
+		for i, s := range scripts {
+			m.put(slices.Concat([]byte{inTapLeaf}, control, leaves[1-i]), append(s, 0xc0))
+		}
+		m.put(append([]byte{inTapDerivation}, a...), slices.Concat([]byte{2}, leaves[0], leaves[1], alice.origin(a)))
+		text, _ := previewed(t, p.pay(95_000).bytes(), Rules{})
+		if want := ": 2 signatures, input 0; " + then + "\n"; !strings.Contains(text, want) {
+			t.Errorf("of %d: %s", need, text)
+		}
+	}
+}
+
 // TestPreviewHostile: what somebody crowds a PSBT with is counted and not written out,
 // and takes bounded time.
 func TestPreviewHostile(t *testing.T) {

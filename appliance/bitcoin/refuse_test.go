@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/bits"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -569,6 +571,308 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// TestChangeOfOthers: a script that begins like one of ours and goes on is not ours. Bob
+// alone can spend each of these.
+func TestChangeOfOthers(t *testing.T) {
+	alice, bob := newRing("alice"), newRing("bob")
+	a, b := public(alice.key(1)), public(bob.key(1))
+	script := func(parts ...any) (s []byte) {
+		for _, p := range parts {
+			switch p := p.(type) {
+			case int:
+				s = append(s, byte(p))
+			case []byte:
+				s = push(s, p)
+			}
+		}
+		return s
+	}
+	const (
+		one, drop, check, multi, add = txscript.OP_1, txscript.OP_DROP, txscript.OP_CHECKSIG, txscript.OP_CHECKMULTISIG, txscript.OP_CHECKSIGADD
+	)
+	for i, s := range [][]byte{
+		script(a, drop, b, check),
+		script(a, check, drop, b, check),
+		script(a, b, check),
+		script(one, a, drop, drop, b, check),
+		script(one, a, one, multi, drop, b, check),
+		script(one, a, one, drop, drop, drop, b, check),
+		script(b, check, drop, a, check),
+	} {
+		p := newCoin(t, alice, 200_000).pay(50_000)
+		p.payTo(100_000, p2wshScript(s))
+		p.payTo(40_000, p2shScript(p2wshScript(s)))
+		for _, m := range p.outputs[1:] {
+			m.put([]byte{outWitness}, s)
+			m.put(append([]byte{outDerivation}, a...), alice.origin(a))
+		}
+		p.outputs[2].put([]byte{outRedeem}, p2wshScript(s))
+		noChange(t, fmt.Sprintf("witness script %d", i), p, alice)
+	}
+	a2 := public(alice.key(2))
+	for i, s := range [][]byte{
+		script(a[1:], drop, b[1:], check),
+		script(a[1:], check, drop, b[1:], check),
+		script(a[1:], check, b[1:], check),
+		script(a[1:], check, one, drop, drop, b[1:], check),
+		script(a[1:], check, a2[1:], add, drop, b[1:], check),
+		script(b[1:], check, drop, a[1:], check),
+	} {
+		p := newCoin(t, alice, 200_000).pay(50_000)
+		tree := appendPrefixed([]byte{0, 0xc0}, s)
+		of, _ := treeRoot(tree)
+		p.payTo(100_000, p2trScript(t, a[1:], of.root))
+		m := p.outputs[1]
+		m.put([]byte{outTapKey}, a[1:])
+		m.put([]byte{outTapTree}, tree)
+		m.put(append([]byte{outTapDerivation}, a[1:]...), append([]byte{0}, alice.origin(a)...))
+		m.put(append([]byte{outTapDerivation}, a2[1:]...), append([]byte{0}, alice.origin(a2)...))
+		noChange(t, fmt.Sprintf("leaf %d", i), p, alice)
+	}
+}
+
+// TestChangeIsFound: who has the wallets finds the script of change again. Otherwise whoever
+// wrote it could sell it, and it is paid.
+func TestChangeIsFound(t *testing.T) {
+	const h = hardened
+	for _, c := range []struct {
+		name   string
+		path   []uint32 // of the other key; the first's is 84h/0h/0h/0/1
+		leaves int      // 0: a witness script
+		want   bool
+	}{
+		{"the same number in another account that is spent from", []uint32{84 | h, h, 1 | h, 7, 1}, 0, true},
+		{"and another chain of this one", []uint32{84 | h, h, h, 1, 1}, 0, true},
+		{"another number", []uint32{84 | h, h, 1 | h, 0, 2}, 0, false},
+		{"an account that is not spent from", []uint32{84 | h, h, 2 | h, 0, 1}, 0, false},
+		{"a key by itself", []uint32{1}, 0, false},
+		{"leaves", []uint32{84 | h, h, 1 | h, 0, 1}, 8, true},
+		{"leaves of another number", []uint32{84 | h, h, 1 | h, 0, 2}, 2, false},
+		{"many leaves", []uint32{84 | h, h, 1 | h, 0, 1}, 16, false},
+	} {
+		alice := newRing("alice")
+		p := newCoin(t, alice, 200_000).pay(50_000)
+		here := alice.key(77)
+		alice.add(here, []uint32{84 | h, h, 1 | h, 0, 9})
+		p.spend(1000, p2pkhScript(hash160(public(here)))).put(append([]byte{inDerivation}, public(here)...), alice.origin(public(here)))
+		a, other := public(alice.key(1)), alice.key(78)
+		alice.add(other, c.path)
+		b := public(other)
+		if c.leaves == 0 {
+			script := multisig(1, a, b)
+			p.payTo(100_000, p2wshScript(script))
+			m := p.outputs[1]
+			m.put([]byte{outWitness}, script)
+			m.put(append([]byte{outDerivation}, a...), alice.origin(a))
+			m.put(append([]byte{outDerivation}, b...), alice.origin(b))
+		} else {
+			var tree []byte
+			for range c.leaves {
+				tree = appendPrefixed(append(tree, byte(bits.Len(uint(c.leaves))-1), 0xc0), leafScript(1, b[1:]))
+			}
+			of, ok := treeRoot(tree)
+			if !ok {
+				t.Fatal("no such tree")
+			}
+			p.payTo(100_000, p2trScript(t, a[1:], of.root))
+			m := p.outputs[1]
+			m.put([]byte{outTapKey}, a[1:])
+			m.put([]byte{outTapTree}, tree)
+			m.put(append([]byte{outTapDerivation}, a[1:]...), append([]byte{0}, alice.origin(a)...))
+			m.put(append([]byte{outTapDerivation}, b[1:]...), append([]byte{0}, alice.origin(b)...))
+		}
+		out := checked(t, p.bytes(), Rules{MaxFeePercent: -1}, alice).Describe().Outputs[1]
+		if out.Change != c.want {
+			t.Errorf("%s: change is %t", c.name, out.Change)
+		}
+	}
+}
+
+// TestChangeIsSpendable: whatever script is said to be change, the appliance spends it with
+// the company's keys alone. The scripts are drawn: good ones, and such as differ from these
+// in a token or two.
+func TestChangeIsSpendable(t *testing.T) {
+	alice, bob := newRing("alice"), newRing("bob")
+	second := alice.key(2)
+	alice.add(second, []uint32{hardened | 84, hardened, hardened | 1, 0, 1})
+	a, a2, b, none := public(alice.key(1)), public(second), public(bob.key(1)), nobody(t)
+	const one, two, check, multi, add, equal = txscript.OP_1, txscript.OP_2, txscript.OP_CHECKSIG, txscript.OP_CHECKMULTISIG, txscript.OP_CHECKSIGADD, txscript.OP_NUMEQUAL
+	op := func(codes ...byte) (tokens [][]byte) {
+		for _, c := range codes {
+			tokens = append(tokens, []byte{c})
+		}
+		return tokens
+	}
+	long := func(key []byte) []byte { return append([]byte{txscript.OP_PUSHDATA1, byte(len(key))}, key...) }
+	said := map[string]int{}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	draws := 6000
+	if testing.Short() {
+		draws = 600
+	}
+	for n := range draws {
+		kind := []string{kindP2WSH, kindNestedP2SH, kindP2SH, kindP2TR}[n%4]
+		x, y, z := a, a2, b
+		if kind == kindP2TR {
+			x, y, z = a[1:], a2[1:], b[1:]
+		}
+		keys := [][]byte{push(nil, x), push(nil, y)}
+		goods := [][][]byte{
+			{keys[0], {check}}, {{one}, keys[0], {one}, {multi}}, {{one}, keys[0], keys[1], {two}, {multi}}, {{two}, keys[0], keys[1], {two}, {multi}},
+		}
+		if kind == kindP2TR {
+			goods = [][][]byte{
+				{keys[0], {check}}, {keys[0], {check}, {one}, {equal}}, {keys[0], {check}, keys[1], {add}, {two}, {equal}}, {keys[1], {check}, keys[0], {add}, {one}, {equal}},
+			}
+		}
+		tokens := slices.Clone(goods[rnd.IntN(len(goods))])
+		others := append(op(one, two, check, multi, add, equal, txscript.OP_0, txscript.OP_DROP, txscript.OP_NOP, txscript.OP_CHECKSIGVERIFY, txscript.OP_RETURN, txscript.OP_CODESEPARATOR),
+			keys[0], keys[1], push(nil, z), long(x), []byte{1, 17}, []byte{1, 2})
+		for range rnd.IntN(3) {
+			i, other := rnd.IntN(len(tokens)), others[rnd.IntN(len(others))]
+			switch rnd.IntN(4) {
+			case 0:
+				tokens[i] = other
+			case 1:
+				tokens = slices.Delete(tokens, i, i+1)
+			case 2:
+				tokens = slices.Insert(tokens, i, other)
+			default:
+				tokens = append(tokens, other)
+			}
+			if len(tokens) == 0 {
+				break
+			}
+		}
+		s := slices.Concat(tokens...)
+
+		// put describes the script at an output, or at an input that spends it.
+		script, internal := []byte(nil), a[1:]
+		put := func(m *keymap, redeem, witness, derivation byte) {
+			if kind == kindP2SH {
+				m.put([]byte{redeem}, s)
+			} else {
+				m.put([]byte{witness}, s)
+			}
+			if kind == kindNestedP2SH {
+				m.put([]byte{redeem}, p2wshScript(s))
+			}
+			for _, key := range [][]byte{a, a2} {
+				if bytes.Contains(s, key) {
+					m.put(append([]byte{derivation}, key...), alice.origin(key))
+				}
+			}
+		}
+		origin := func(key []byte) []byte { return append([]byte{0}, alice.origin(key)...) }
+		p := newCoin(t, alice, 200_000).pay(50_000)
+		p.spend(1000, p2pkhScript(hash160(a2))).put(append([]byte{inDerivation}, a2...), alice.origin(a2))
+		switch kind {
+		case kindP2WSH:
+			script = p2wshScript(s)
+		case kindNestedP2SH:
+			script = p2shScript(p2wshScript(s))
+		case kindP2SH:
+			script = p2shScript(s)
+		case kindP2TR:
+			tree := appendPrefixed([]byte{0, 0xc0}, s)
+			of, _ := treeRoot(tree)
+			script = p2trScript(t, internal, of.root)
+			p.payTo(100_000, script)
+			m := p.outputs[1]
+			m.put([]byte{outTapKey}, internal)
+			m.put([]byte{outTapTree}, tree)
+			m.put(append([]byte{outTapDerivation}, a[1:]...), origin(a))
+			m.put(append([]byte{outTapDerivation}, a2[1:]...), origin(a2))
+		}
+		if kind != kindP2TR {
+			p.payTo(100_000, script)
+			put(p.outputs[1], outRedeem, outWitness, outDerivation)
+		}
+		q, err := Parse(p.bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := q.Check(Rules{MaxFeePercent: -1}, alice)
+		if err != nil {
+			wantCode(t, err, reason.ChangeFalse)
+			continue
+		}
+		if !tx.Describe().Outputs[1].Change {
+			continue
+		}
+		said[kind]++
+
+		p = newPlan()
+		if kind == kindP2TR {
+			// The leaf by itself: by the internal key it can always be spent.
+			hash := leafHash(0xc0, s)
+			m := p.spend(100_000, p2trScript(t, none, hash))
+			_, odd, _ := taprootKey(none, hash)
+			control := append([]byte{0xc0}, none...)
+			if odd {
+				control[0]++
+			}
+			m.put(append([]byte{inTapLeaf}, control...), append(bytes.Clone(s), 0xc0))
+			for _, key := range [][]byte{a, a2} {
+				m.put(append([]byte{inTapDerivation}, key[1:]...), slices.Concat([]byte{1}, hash, alice.origin(key)))
+			}
+		} else {
+			put(p.spend(100_000, script), inRedeem, inWitness, inDerivation)
+		}
+		if !answered(t, p.pay(90_000).bytes(), Rules{MaxFeePercent: -1}, alice).Complete {
+			t.Errorf("%s %x is said to be change and cannot be spent", kind, s)
+		}
+	}
+	for _, kind := range []string{kindP2WSH, kindNestedP2SH, kindP2SH, kindP2TR} {
+		if said[kind] < draws/60 {
+			t.Errorf("%s was change %d times only", kind, said[kind])
+		}
+	}
+}
+
+// TestLongPushes: a script whose keys are pushed in a longer way than need be has only our
+// keys in it, and no node relays what spends it.
+func TestLongPushes(t *testing.T) {
+	alice := newRing("alice")
+	a := public(alice.key(1))
+	long := func(key []byte) []byte { return append([]byte{txscript.OP_PUSHDATA1, byte(len(key))}, key...) }
+	multi := append(append([]byte{txscript.OP_1}, long(a)...), txscript.OP_1, txscript.OP_CHECKMULTISIG)
+	single := append(long(a), txscript.OP_CHECKSIG)
+	for i, s := range [][]byte{multi, single} {
+		p := newCoin(t, alice, 200_000).pay(50_000).payTo(100_000, p2wshScript(s))
+		p.outputs[1].put([]byte{outWitness}, s)
+		p.outputs[1].put(append([]byte{outDerivation}, a...), alice.origin(a))
+		noChange(t, fmt.Sprintf("witness script %d", i), p, alice)
+	}
+	tree := appendPrefixed([]byte{0, 0xc0}, append(long(a[1:]), txscript.OP_CHECKSIG))
+	of, _ := treeRoot(tree)
+	p := newCoin(t, alice, 200_000).pay(50_000).payTo(100_000, p2trScript(t, a[1:], of.root))
+	m := p.outputs[1]
+	m.put([]byte{outTapKey}, a[1:])
+	m.put([]byte{outTapTree}, tree)
+	m.put(append([]byte{outTapDerivation}, a[1:]...), append([]byte{0}, alice.origin(a)...))
+	noChange(t, "leaf", p, alice)
+}
+
+// noChange wants a PSBT to be refused, or to have no change.
+func noChange(t *testing.T, what string, p *plan, r *ring) {
+	t.Helper()
+	q, err := Parse(p.bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := q.Check(Rules{MaxFeePercent: -1}, r)
+	if err != nil {
+		wantCode(t, err, reason.ChangeFalse)
+		return
+	}
+	for i, o := range tx.Describe().Outputs {
+		if o.Change {
+			t.Errorf("%s: output %d is said to be change", what, i)
+		}
+	}
+}
+
 // TestFeeAttack is the attack for which amounts have to be proven: the same
 // transaction, presented twice, each time with a lie about the other input, and
 // a signature of each presentation makes the one whose fee nobody saw.
@@ -762,6 +1066,32 @@ func TestFindable(t *testing.T) {
 			continue
 		}
 		wantCode(t, err, reason.ChangeFalse)
+	}
+	// A little that was sent there before does not make it a place for all the rest.
+	for _, c := range []struct {
+		outs []int64
+		ok   bool
+	}{{[]int64{2_000}, true}, {[]int64{1_500, 500}, true}, {[]int64{2_001}, false}, {[]int64{1_500, 501}, false}, {[]int64{29_000}, false}} {
+		r := newRing("alice")
+		p := newCoin(t, r, 50_000).pay(20_000)
+		key, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{77}, 32))
+		r.add(key, []uint32{84 | h, h, h, 1 << 30, 5})
+		script, _ := single(kindP2WPKH, public(key))
+		p.spend(2_000, script).put(append([]byte{inDerivation}, public(key)...), r.origin(public(key)))
+		for _, amount := range c.outs {
+			p.payTo(amount, script)
+			p.outputs[len(p.outputs)-1].put(append([]byte{outDerivation}, public(key)...), r.origin(public(key)))
+		}
+		q, err := Parse(p.bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = q.Check(Rules{MaxFeePercent: -1}, r)
+		if c.ok && err != nil {
+			t.Errorf("%v: %v", c.outs, err)
+		} else if !c.ok {
+			wantCode(t, err, reason.ChangeFalse)
+		}
 	}
 	// Where it is spent from, it may come back to.
 	far := []uint32{1 << 30, 1 << 29, 7, 8, 9, 2000, 3}

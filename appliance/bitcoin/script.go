@@ -59,8 +59,25 @@ func (q quorum) keyTwice() bool {
 }
 
 // readMultisig understands `m KEY… n CHECKMULTISIG` and, for witness scripts,
-// `KEY CHECKSIG`.
+// `KEY CHECKSIG`. Where it does not, the keys are those that come first.
 func readMultisig(script []byte) (q quorum, ok bool) {
+	q, ok = multisigOf(script)
+	return q, ok && shortest(script)
+}
+
+// shortest reports whether a script pushes all its data in the shortest way. No node
+// relays what spends another (MINIMALDATA, BIP-62).
+func shortest(script []byte) bool {
+	n := 0
+	for t := txscript.MakeScriptTokenizer(0, script); t.Next(); {
+		if n++; t.Data() != nil {
+			n += len(push(nil, t.Data())) - 1
+		}
+	}
+	return n == len(script)
+}
+
+func multisigOf(script []byte) (q quorum, ok bool) {
 	t := txscript.MakeScriptTokenizer(0, script)
 	if !t.Next() {
 		return q, false
@@ -97,8 +114,13 @@ func readRedeem(script []byte) (q quorum, ok bool) {
 }
 
 // readLeaf understands the tapscripts `KEY CHECKSIG` and
-// `KEY CHECKSIG KEY CHECKSIGADD … m NUMEQUAL` (multi_a of BIP-387).
+// `KEY CHECKSIG KEY CHECKSIGADD … m NUMEQUAL` (multi_a of BIP-387), as readMultisig.
 func readLeaf(script []byte) (q quorum, ok bool) {
+	q, ok = leafOf(script)
+	return q, ok && shortest(script)
+}
+
+func leafOf(script []byte) (q quorum, ok bool) {
 	t := txscript.MakeScriptTokenizer(0, script)
 	for t.Next() {
 		if key := t.Data(); len(key) == 32 {

@@ -42,8 +42,8 @@ type Policy struct {
 
 	// MaxAge is how far ahead a request's not_after may lie, as Go writes a
 	// duration ("24h"), and then a request must have one: what was signed once
-	// cannot be dropped for the first time a year later. Empty: any request.
-	MaxAge string `json:"max_age,omitempty"`
+	// cannot be dropped for the first time a year later. Without it: any request.
+	MaxAge *string `json:"max_age,omitzero"`
 
 	// Clear allows decrypt requests whose text comes back as it is.
 	Clear bool `json:"clear,omitzero"`
@@ -70,10 +70,10 @@ func Parse(data []byte) (*Policy, error) {
 	default:
 		return nil, fmt.Errorf("reading policy.json: data is %q: use safe, any or none", p.Data)
 	}
-	if p.MaxAge != "" {
+	if p.MaxAge != nil {
 		var err error
-		if p.maxAge, err = time.ParseDuration(p.MaxAge); err != nil || p.maxAge <= 0 {
-			return nil, fmt.Errorf("reading policy.json: max_age is %q: write a duration such as 24h", p.MaxAge)
+		if p.maxAge, err = time.ParseDuration(*p.MaxAge); err != nil || p.maxAge <= 0 {
+			return nil, fmt.Errorf("reading policy.json: max_age is %q: write a duration such as 24h", *p.MaxAge)
 		}
 	}
 	for name, raw := range p.Ledgers {
@@ -204,15 +204,15 @@ func (p *Policy) Fresh(r *request.Request, appliance string, now time.Time) erro
 		return nil
 	}
 	if r.NotAfter.IsZero() && r.Document {
-		return reason.New(reason.FieldMissing, "put it into a JSON request that says until when it is good, at most "+p.MaxAge+" from now",
+		return reason.New(reason.FieldMissing, "put it into a JSON request that says until when it is good, at most "+*p.MaxAge+" from now",
 			"the company's policy wants it, and a file that is no JSON has no such field").At("not_after")
 	}
 	if r.NotAfter.IsZero() {
-		return reason.New(reason.FieldMissing, "say until when the request is good, at most "+p.MaxAge+" from now",
+		return reason.New(reason.FieldMissing, "say until when the request is good, at most "+*p.MaxAge+" from now",
 			"the company's policy wants it").At("not_after")
 	}
 	if r.NotAfter.Sub(now) > p.maxAge {
-		return reason.New(reason.PolicyForbids, "give a time at most "+p.MaxAge+" from now",
+		return reason.New(reason.PolicyForbids, "give a time at most "+*p.MaxAge+" from now",
 			"the request is good for longer than the company's policy allows").At("not_after")
 	}
 	return nil

@@ -299,7 +299,7 @@ func TestMaxAge(t *testing.T) {
 			t.Errorf("%v ahead: %q, want %q", c.ahead, got, c.want)
 		}
 	}
-	for _, bad := range []string{`{"max_age":"1d"}`, `{"max_age":"-1h"}`, `{"max_age":"0s"}`, `{"max_age":24}`, `{"max_age":null}`, `null`,
+	for _, bad := range []string{`{"max_age":"1d"}`, `{"max_age":"-1h"}`, `{"max_age":"0s"}`, `{"max_age":24}`, `{"max_age":""}`, `{"max_age":null}`, `null`,
 		`{"ethereum":null}`, `{"ethereum":{"max_fee":null}}`, `{"ethereum":{"chains":null}}`, `{"ethereum":{"chains":[null]}}`,
 		`{"bitcoin":null}`, `{"bitcoin":{"max_fee":null}}`, `{"bitcoin":{"network":null}}`, `{"bitcoin":{"sighashes":null}}`} {
 		if _, err := policy.Parse([]byte(bad)); err == nil {

@@ -156,6 +156,7 @@ func (k *Key) Derive(path Path) (*Key, error) {
 			return nil, err
 		}
 		now = *next
+		next.Wipe()
 		// The public half costs more than all the rest. It is the result's, names
 		// the result's parent, and makes children that are not hardened.
 		if n+2 >= len(path) || path[n+1] < Hardened {

@@ -447,6 +447,9 @@ func (f *foreseen) short() string {
 	if f.Wallet != "" {
 		add("wallet", f.Wallet)
 	}
+	if f.Replace {
+		add("replace", "true")
+	}
 	for _, x := range f.Fields {
 		add(x.Name, x.Value)
 	}
