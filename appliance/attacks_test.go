@@ -282,6 +282,7 @@ func TestGuessing(t *testing.T) {
 // answered, and what came in the clear whatever else is wrong with it.
 func TestSecretsDoNotStay(t *testing.T) {
 	r := newRig(t)
+	r.cfg.SigWait = soon
 	stop := r.serve()
 	const phrase = `{"type":"datakey.create","passphrase":"correct horse battery staple"`
 	for name, text := range map[string]string{

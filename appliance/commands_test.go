@@ -274,6 +274,7 @@ func TestImport(t *testing.T) {
 // is called and whether or not it is signed.
 func TestSecretInTheClear(t *testing.T) {
 	r := newRig(t)
+	r.cfg.SigWait = soon
 	r.serve()
 	pem, _ := testKey(t, "secp384r1")
 	text := []byte(fmt.Sprintf(`{"type":"wallet.import","private_key":%q}`, pem))

@@ -26,7 +26,7 @@ import (
 const patience = 5 * time.Minute
 
 // soon is how long a file waits for its signature in tests of what becomes of it then.
-const soon = 100 * time.Millisecond
+const soon = time.Second
 
 // rig is a data volume on the real disk with partners, and an appliance on it.
 type rig struct {
