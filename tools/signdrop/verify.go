@@ -233,7 +233,11 @@ func (v *verify) file(name string) error {
 		}
 		for _, c := range v.checkAll(name, lines) {
 			if c.err != nil {
-				return fmt.Errorf("line %d: this is not an answer: %w", seq.n+1, c.err)
+				err := fmt.Errorf("line %d: this is not an answer: %w", seq.n+1, c.err)
+				if seq.n == 0 && previewable(filepath.Base(name)) == nil {
+					return hinted(err, "if it is a request, signdrop preview says what it asks for")
+				}
+				return err
 			}
 			seq.next(c.finding)
 			if v.asked != nil {
