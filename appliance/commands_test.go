@@ -51,12 +51,8 @@ func (r *rig) command(name, text string, signers ...*testbed.Partner) {
 		}
 		files[fmt.Sprintf("%s.s%d.sig", name, i)] = s.SignAs([]byte(text), ns)
 	}
-	// All at once: a signature that lies there alone is refused soon.
-	for name, data := range files {
-		r.ok(os.WriteFile(r.path("spool", "admin", "inbox", "."+name), data, 0o600))
-	}
-	for name := range files {
-		r.ok(os.Rename(r.path("spool", "admin", "inbox", "."+name), r.path("spool", "admin", "inbox", name)))
+	for name, data := range files { // in any order
+		r.put("admin", name, data)
 	}
 	r.drops = append(r.drops, checker.Drop{Company: "admin", Name: name, Data: []byte(text)})
 }

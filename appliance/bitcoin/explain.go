@@ -57,13 +57,15 @@ func explain(a *answer.Answer) *ledger.Finding {
 	if !f.Signed {
 		problem("it has no signature")
 	}
-	for i, s := range r.Signed {
+	told := map[Signed]bool{}
+	for _, s := range r.Signed {
 		// A key may sign several leaves of an input, each with a signature of its own.
-		twice := func(o Signed) bool { return o.Input == s.Input && o.Key == s.Key && o.Signature == s.Signature }
-		if !t.holds(s) || s.Wallet == "" || !t.ins[s.Input].ours || slices.ContainsFunc(r.Signed[:i], twice) {
+		this := Signed{Input: s.Input, Key: s.Key, Signature: s.Signature}
+		if !t.holds(s) || s.Wallet == "" || !t.ins[s.Input].ours || told[this] {
 			f.Signed = false
 			problem("the signature of input %d does not verify, or is not in the PSBT as it is said", s.Input)
 		}
+		told[this] = true
 	}
 	checked := t.Describe()
 	for _, wrong := range t.differences(checked, d) {

@@ -33,8 +33,9 @@ func (j *Journal) verdict(company string, digest [32]byte) (*Event, uint64, erro
 }
 
 // Nonce returns the event with which a text was last signed for a nonce of the wallet,
-// or of all wallets together (see HolderOf), nil if there is none. The journal's line itself is read and compared; an error that is ErrIndex
-// means that the appliance must stop.
+// or of all wallets together (see HolderOf), nil if there is none. The journal's line
+// itself is read and compared; an error that is ErrIndex means that the appliance must
+// stop.
 func (j *Journal) Nonce(company, wallet, ledger, nonce string) (*Event, error) {
 	holder := HolderOf(wallet, ledger)
 	at, found, err := j.index.Lookup(nonceKey(company, holder, ledger, nonce))

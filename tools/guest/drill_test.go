@@ -21,20 +21,8 @@ import (
 // image's own program, has it accepted, and signs: the same bytes come out. Then the
 // power is cut, and they are still there.
 func TestRestoreDrill(t *testing.T) {
-	m, err := guest.New(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := assemble(t)
 	d := &drill{t: t, m: m}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the guest's console:\n%s", tail(m.Console()))
-			t.Logf("the appliance's log:\n%s", tail(m.Log()))
-		}
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	ctx := t.Context()
 	d.must(m.Boot(ctx))
 	d.must(m.Format(ctx))

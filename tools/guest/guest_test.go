@@ -78,23 +78,11 @@ func TestPowerCuts(t *testing.T) {
 	}
 	t.Logf("to have the same requests and moments again: make guest-test GUEST='-cuts %d -seed %d'", *cuts, seed)
 	began := time.Now()
-	m, err := guest.New(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := assemble(t)
 	r := &rig{
 		partner: &partner{t: t, dir: t.TempDir(), addr: m.Address, rng: rand.New(rand.NewPCG(seed, 1))},
 		m:       m, rng: rand.New(rand.NewPCG(seed, 2)),
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the guest's console:\n%s", tail(m.Console()))
-			t.Logf("the appliance's log:\n%s", tail(m.Log()))
-		}
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	t.Logf("assembled in %v", time.Since(began).Round(time.Millisecond))
 
 	r.found()
@@ -118,6 +106,25 @@ func TestPowerCuts(t *testing.T) {
 	t.Logf("%d requests, each acknowledged and answered once; openssl verified %d signatures", len(r.sent), r.verified)
 	t.Logf("disk: %d writes, %d flushes, %d blocks lost in cuts; %d replays by ext4, %d torn ends of the journal", c.Writes, c.Flushes, c.Lost,
 		strings.Count(m.Console(), "recovery complete"), r.torn)
+}
+
+// assemble makes a machine for a test, and shows what it said if the test fails.
+func assemble(t *testing.T) *guest.Machine {
+	t.Helper()
+	m, err := guest.New(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the guest's console:\n%s", tail(m.Console()))
+			t.Logf("the appliance's log:\n%s", tail(m.Log()))
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
 }
 
 // tail is the end of a long text.

@@ -488,14 +488,7 @@ func (f *foreseen) details(w io.Writer) {
 		row("fields", "not shown")
 	}
 	row("text", f.Payload)
-	row("not covered", strings.Join(f.NotCovered, ", "))
-	if len(f.NotCovered) > 0 {
-		row("", "whoever submits it may choose these")
-	}
-	row("also means", strings.Join(f.AlsoMeans, ", "))
-	if len(f.AlsoMeans) > 0 {
-		row("", "the same signature can be used for these operations")
-	}
+	rowOpen(row, f.NotCovered, f.AlsoMeans)
 	row("request", f.Request)
 	if f.Signature != "" {
 		row("signature", f.Signature+" lies beside it, and was not looked at")

@@ -91,14 +91,7 @@ func (v *verify) details(name string, f *proof.Finding) {
 		}
 		row("text", a.Payload)
 	}
-	row("not covered", strings.Join(f.NotCovered, ", "))
-	if len(f.NotCovered) > 0 {
-		row("", "whoever submits it may choose these")
-	}
-	row("also means", strings.Join(f.AlsoMeans, ", "))
-	if len(f.AlsoMeans) > 0 {
-		row("", "the same signature can be used for these operations")
-	}
+	rowOpen(row, f.NotCovered, f.AlsoMeans)
 	row("kind", a.Kind)
 	row("network", a.Network)
 	row("fingerprint", a.Fingerprint)
@@ -144,6 +137,18 @@ func (v *verify) details(name string, f *proof.Finding) {
 	t.flush()
 	if a.Submit != nil {
 		printSubmit(v.out, a.Submit)
+	}
+}
+
+// rowOpen says what a signature leaves open.
+func rowOpen(row func(head, text string), notCovered, alsoMeans []string) {
+	if len(notCovered) > 0 {
+		row("not covered", strings.Join(notCovered, ", "))
+		row("", "whoever submits it may choose these")
+	}
+	if len(alsoMeans) > 0 {
+		row("also means", strings.Join(alsoMeans, ", "))
+		row("", "the same signature can be used for these operations")
 	}
 }
 
