@@ -37,6 +37,7 @@ type rig struct {
 	acme  *testbed.Partner
 	cfg   appliance.Config
 	a     *appliance.Appliance
+	stop  func() // ends what serve started last; nil before
 	drops []checker.Drop
 	log   logged // everything that was logged
 }
@@ -120,6 +121,7 @@ func (r *rig) serve() (stop func()) {
 		}
 	}
 	r.t.Cleanup(stop)
+	r.stop = stop
 	return stop
 }
 
@@ -197,8 +199,13 @@ func (r *rig) empty(elem ...string) {
 	}
 }
 
+// check holds the volume to everything that was promised. It stops the appliance
+// first: of a volume that is at work one cannot say which of its files there are.
 func (r *rig) check(atRest bool) *checker.Report {
 	r.t.Helper()
+	if r.stop != nil {
+		r.stop()
+	}
 	rep, err := checker.Check(r.vol, r.drops, atRest, testbed.VerifyAnswer)
 	if err != nil {
 		r.t.Error(err)

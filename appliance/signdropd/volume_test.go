@@ -433,6 +433,11 @@ func (v *volume) finished() {
 // check holds the volume, on which nothing runs, to the appliance's promises.
 func (v *volume) check(atRest bool) *checker.Report {
 	v.t.Helper()
+	for _, r := range v.runs {
+		if !r.ended() {
+			v.t.Errorf("%s is at work while its volume is checked", r.what)
+		}
+	}
 	disk, err := durable.OpenDisk(v.dir)
 	v.ok(err)
 	defer disk.Close()
