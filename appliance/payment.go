@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"bytes"
 	"errors"
 	"slices"
 
@@ -24,7 +23,7 @@ func (a *Appliance) judgePayment(c *company, o *outcome, p *bitcoin.PSBT) error 
 	if !ok {
 		return errors.New("internal error: there are no rules for Bitcoin")
 	}
-	keys := &purse{keys: a.keys, company: c.name, singles: map[string]*keyfs.Wallet{}, trees: map[string]*keyfs.Wallet{}, parents: map[string]*hd.Public{}}
+	keys := &purse{keys: a.keys, company: c.name, singles: map[string]*keyfs.Wallet{}, trees: map[string]*keyfs.Wallet{}, branches: map[string]*hd.Public{}}
 	r := *rules
 	if r.Network == "" {
 		r.Network = keys.networkOf(p)
@@ -80,8 +79,8 @@ type purse struct {
 	singles map[string]*keyfs.Wallet
 	trees   map[string]*keyfs.Wallet
 
-	parents map[string]*hd.Public // by wallet and path, all but the last step
-	known   map[[4]byte][]*keyfs.Wallet
+	branches map[string]*hd.Public // by wallet and path, all but the last step
+	known    map[[4]byte][]*keyfs.Wallet
 }
 
 // networks are the names that Bitcoin's package has for those of wallets.
@@ -148,9 +147,9 @@ const (
 	maxIndex = 1_000_000 // of the last step
 )
 
-// maxParents bounds the branches of trees that one PSBT may name keys on: each takes
+// maxBranches bounds the branches of trees that one PSBT may name keys on: each takes
 // the master key and some tenths of a millisecond.
-const maxParents = 100
+const maxBranches = 100
 
 // Owns implements bitcoin.Keys.
 func (k *purse) Owns(key bitcoin.Key) bool {
@@ -163,11 +162,11 @@ func (k *purse) Owns(key bitcoin.Key) bool {
 		if k.err != nil {
 			return false
 		}
-		pub, err := k.at(w, key.Path)
+		branch, err := k.branch(w, key.Path[:n-1])
 		if err != nil {
 			continue // no key is there
 		}
-		if same(pub.Key().SerializeCompressed(), key.Public) {
+		if branch.HasChild(key.Path[n-1], key.Point, len(key.Public) == 32) {
 			if !k.fits(w) {
 				foreign = true
 				continue
@@ -180,31 +179,23 @@ func (k *purse) Owns(key bitcoin.Key) bool {
 	return false
 }
 
-// at derives a key. Most of a transaction's keys have all steps but the last in common.
-func (k *purse) at(w *keyfs.Wallet, path hd.Path) (*hd.Public, error) {
-	last := len(path) - 1
-	name := w.ID() + path[:last].String()
-	parent := k.parents[name]
-	if parent == nil {
-		if len(k.parents) >= maxParents {
-			k.err = reason.New(reason.TooLarge, "split the payment", "its keys lie on more than %d branches of the company's wallets", maxParents)
+// branch derives what a key is a child of. Most of a transaction's keys have it in
+// common.
+func (k *purse) branch(w *keyfs.Wallet, path hd.Path) (*hd.Public, error) {
+	name := w.ID() + path.String()
+	branch := k.branches[name]
+	if branch == nil {
+		if len(k.branches) >= maxBranches {
+			k.err = reason.New(reason.TooLarge, "split the payment", "its keys lie on more than %d branches of the company's wallets", maxBranches)
 			return nil, k.err
 		}
 		var err error
-		if parent, err = w.PublicAt(path[:last]); err != nil {
+		if branch, err = w.PublicAt(path); err != nil {
 			return nil, err
 		}
-		k.parents[name] = parent
+		k.branches[name] = branch
 	}
-	return parent.Derive(path[last:])
-}
-
-// same reports whether a key is the one that was named with 33 or 32 bytes.
-func same(key, named []byte) bool {
-	if len(named) == 32 {
-		key = key[1:]
-	}
-	return bytes.Equal(key, named)
+	return branch, nil
 }
 
 // OwnsSingle implements bitcoin.Singles.
@@ -250,7 +241,7 @@ func (s inputSigners) sign(w *keyfs.Wallet, in *ledger.Input, digest []byte) ([]
 	if s[w] == nil {
 		s[w] = w.InputSigner()
 	}
-	how := keyfs.Input{Scheme: keyfs.InputECDSA, Path: in.Path, Public: in.Public, Root: in.Root}
+	how := keyfs.Input{Scheme: keyfs.InputECDSA, Path: in.Path, Public: in.Public, Point: in.Point, Root: in.Root}
 	switch {
 	case in.Tweaked:
 		how.Scheme = keyfs.InputTapKey

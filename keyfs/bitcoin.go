@@ -188,6 +188,10 @@ type Input struct {
 	// for taproot. With another key nothing is signed.
 	Public []byte
 
+	// Point is Public as a point, where somebody has made it of that already. It is
+	// ErrInvalid if it is another.
+	Point *btcec.PublicKey
+
 	// Root is the root of the tree of scripts for InputTapKey, 32 bytes, nil for
 	// none.
 	Root []byte
@@ -315,7 +319,7 @@ func (s *InputSigner) private(in Input) (*btcec.PrivateKey, error) {
 	return priv, nil
 }
 
-// named is the public key that the transaction names, made of its bytes alone.
+// named is the public key that the transaction names, of its bytes, or what has the same.
 func (in *Input) named() (*btcec.PublicKey, error) {
 	full := in.Public
 	switch {
@@ -327,6 +331,12 @@ func (in *Input) named() (*btcec.PublicKey, error) {
 		full = append([]byte{2}, full...)
 	case len(full) != 33:
 		return nil, fmt.Errorf("a public key of %d bytes: %w", len(full), ErrInvalid)
+	}
+	if in.Point != nil {
+		if !in.names(in.Point) || !in.Point.IsOnCurve() {
+			return nil, fmt.Errorf("another point than the public key: %w", ErrInvalid)
+		}
+		return in.Point, nil
 	}
 	named, err := btcec.ParsePubKey(full)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/btcsuite/btcd/btcec/v2"
 	secp "github.com/btcsuite/btcd/btcec/v2/ecdsa"
 
 	"signdrop/keyfs"
@@ -307,11 +308,15 @@ func TestInputSigner(t *testing.T) {
 				if err != nil || !parsed.Verify(digest[:], key) || !bytes.Equal(parsed.Serialize(), sig) {
 					t.Errorf("%s: ECDSA: %v", at, err)
 				}
+				in.Point = key
 				if again, err := w.InputSigner().Sign(in, digest); err != nil || !bytes.Equal(again, sig) {
 					t.Errorf("%s: the same input has two signatures (%v)", at, err)
 				}
-				for _, public := range [][]byte{key.SerializeCompressed(), hd.XOnly(key)} {
+				for i, public := range [][]byte{key.SerializeCompressed(), hd.XOnly(key), key.SerializeCompressed(), hd.XOnly(key)} {
 					in.Public = public
+					if in.Point = nil; i >= 2 {
+						in.Point = key
+					}
 					in.Scheme, in.Root = keyfs.InputTapScript, nil
 					if sig, err := w.InputSigner().Sign(in, digest); err != nil || !keyfs.VerifySchnorr(hd.XOnly(key), digest[:], sig) {
 						t.Errorf("%s: tapscript: %v", at, err)
@@ -397,6 +402,13 @@ func testInputSignerRefuses(t *testing.T, r keyfs.Recheck) {
 	other[0] ^= 1
 	next, err := tree.PublicAt(pathOf(t, "m/84h/0h/0h/0/1"))
 	must(t, err)
+	var x, y btcec.FieldVal // with the bytes of key, and not on the curve
+	x.SetByteSlice(key[1:])
+	y.SetInt(uint16(key[0] & 1))
+	nowhere := btcec.NewPublicKey(&x, &y)
+	if !bytes.Equal(nowhere.SerializeCompressed(), key) {
+		t.Fatal("the point off the curve has other bytes")
+	}
 	for name, c := range map[string]struct {
 		w    *keyfs.Wallet
 		in   keyfs.Input
@@ -408,6 +420,8 @@ func testInputSignerRefuses(t *testing.T, r keyfs.Recheck) {
 		"no key":              {tree, keyfs.Input{Path: p}, keyfs.ErrInvalid},
 		"x for ECDSA":         {tree, keyfs.Input{Path: p, Public: key[1:]}, keyfs.ErrInvalid},
 		"uncompressed":        {single, keyfs.Input{Public: make([]byte, 65)}, keyfs.ErrInvalid},
+		"another point":       {tree, keyfs.Input{Path: p, Public: key, Point: next.Key()}, keyfs.ErrInvalid},
+		"a point off curve":   {tree, keyfs.Input{Path: p, Public: key, Point: nowhere}, keyfs.ErrInvalid},
 		"no path":             {tree, keyfs.Input{Public: key}, keyfs.ErrHD},
 		"a path":              {single, keyfs.Input{Path: p, Public: key}, keyfs.ErrHD},
 		"P-256":               {nist, keyfs.Input{Public: key}, keyfs.ErrCurve},

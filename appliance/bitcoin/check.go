@@ -172,7 +172,7 @@ func (t *Tx) checkOrigins(keys Keys) error {
 			if !keys.Knows(k.Fingerprint) {
 				continue
 			}
-			if !keys.Owns(k) {
+			if !owns(keys, &k) {
 				return at(reason.New(reason.OriginFalse, "make it anew with the wallet's own keys",
 					"a key names one of the company's wallets as its origin and is not its key"), "inputs", i)
 			}
@@ -234,7 +234,7 @@ func (t *Tx) checkOutputs(keys Keys) error {
 			if !keys.Knows(k.Fingerprint) {
 				continue
 			}
-			if !keys.Owns(k) {
+			if !owns(keys, &k) {
 				return at(changeFalse("a key names one of the company's wallets as its origin and is not its key"), "outputs", i)
 			}
 			if !t.net.fits(k.Path) {

@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+
+	"github.com/btcsuite/btcd/btcec/v2"
 )
 
 // Key is a public key with its origin, as a PSBT states it (BIP-32). Nobody has
@@ -12,6 +14,10 @@ type Key struct {
 	Public      []byte   // 33 bytes; 32 (the x coordinate) in Taproot; 65 is possible for others' keys
 	Fingerprint [4]byte  // of the master key
 	Path        []uint32 // from the master key; hardened steps have the top bit
+
+	// Point is Public as a point. Keys that were asked for have it: a key is written
+	// as half a point, and the other half takes a square root.
+	Point *btcec.PublicKey
 }
 
 const hardened = 1 << 31
@@ -27,6 +33,21 @@ func (k Key) Origin() string {
 		}
 	}
 	return b.String()
+}
+
+// owns asks for a key and gives it its point. What is no point, or written with both of
+// its halves, is none of ours.
+func owns(keys Keys, k *Key) bool {
+	full := k.Public
+	if len(full) == 32 {
+		full = append([]byte{2}, full...)
+	}
+	point, err := btcec.ParsePubKey(full)
+	if err != nil || len(full) != btcec.PubKeyBytesLenCompressed {
+		return false
+	}
+	k.Point = point
+	return keys.Owns(*k)
 }
 
 // readKey joins a key with its origin out of a PSBT, which has been checked.
@@ -46,7 +67,8 @@ type Keys interface {
 
 	// Owns reports whether the path leads from one of the asker's master keys to
 	// this very public key (of which 32 bytes are the x coordinate), and whether
-	// the wallet uses that path. It is asked only for what Knows knows.
+	// the wallet uses that path. It is asked only for what Knows knows, and has a
+	// Point.
 	Owns(Key) bool
 }
 

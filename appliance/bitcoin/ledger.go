@@ -128,7 +128,7 @@ func (p *Payment) Signings([]ledger.Wallet) ([]ledger.Signing, error) {
 	ss := make([]ledger.Signing, len(p.tx.wants))
 	for i := range p.tx.wants {
 		w := &p.tx.wants[i]
-		in := &ledger.Input{Schnorr: w.Scheme == Schnorr, Tweaked: w.Tweaked, Path: w.Key.Path, Public: w.Key.Public, Root: w.MerkleRoot}
+		in := &ledger.Input{Schnorr: w.Scheme == Schnorr, Tweaked: w.Tweaked, Path: w.Key.Path, Public: w.Key.Public, Point: w.Key.Point, Root: w.MerkleRoot}
 		algorithm := "ecdsa-secp256k1-sha256d"
 		if in.Schnorr {
 			algorithm = "schnorr-secp256k1"

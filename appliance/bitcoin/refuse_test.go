@@ -340,6 +340,22 @@ func TestRefusals(t *testing.T) {
 			p.inputs[0].put(append([]byte{inDerivation}, key...), alice.origin(public(alice.key(1))))
 			return p.pay(49_000)
 		}, Rules{}},
+		{"our key with both of its halves, where the wallet would know it", reason.OriginFalse, "inputs[0]", func() *plan {
+			p := newCoin(t, alice, 50_000)
+			priv := alice.key(0)
+			key := priv.PubKey().SerializeUncompressed()
+			alice.keys[string(key)], alice.paths[string(key)] = priv, alice.paths[string(public(priv))]
+			p.inputs[0].put(append([]byte{inDerivation}, key...), alice.origin(key))
+			return p.pay(49_000)
+		}, Rules{}},
+		{"what is no key with our key's origin, where the wallet would know it", reason.OriginFalse, "inputs[0]", func() *plan {
+			p := newCoin(t, alice, 50_000)
+			priv := alice.key(0)
+			key := append([]byte{2}, bytes.Repeat([]byte{0xff}, 32)...)
+			alice.keys[string(key)], alice.paths[string(key)] = priv, alice.paths[string(public(priv))]
+			p.inputs[0].put(append([]byte{inDerivation}, key...), alice.origin(key))
+			return p.pay(49_000)
+		}, Rules{}},
 		{"a key of ours that is not in the script", reason.OriginFalse, "inputs[0]", func() *plan {
 			p := newCoin(t, alice, 50_000)
 			key := public(alice.key(5))

@@ -13,6 +13,8 @@ import (
 	"encoding/base64"
 	"strings"
 
+	"github.com/btcsuite/btcd/btcec/v2"
+
 	"signdrop/appliance/answer"
 )
 
@@ -150,11 +152,12 @@ type Signing struct {
 // Input says with which key of a wallet an input of a Bitcoin transaction is signed,
 // and how.
 type Input struct {
-	Schnorr bool     // BIP-340, otherwise ECDSA as DER
-	Tweaked bool     // with Schnorr: with the key of the output (BIP-341)
-	Path    []uint32 // from the master key (BIP-32); nil for a wallet with a single key
-	Public  []byte   // the key, 33 bytes, or 32 of Taproot
-	Root    []byte   // with Tweaked: of the tree of scripts, nil for none
+	Schnorr bool             // BIP-340, otherwise ECDSA as DER
+	Tweaked bool             // with Schnorr: with the key of the output (BIP-341)
+	Path    []uint32         // from the master key (BIP-32); nil for a wallet with a single key
+	Public  []byte           // the key, 33 bytes, or 32 of Taproot
+	Point   *btcec.PublicKey // the same as a point, nil if nobody has made one of it
+	Root    []byte           // with Tweaked: of the tree of scripts, nil for none
 }
 
 // Use is what a signature uses up of its wallet, so that only one text is ever

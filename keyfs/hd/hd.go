@@ -155,6 +155,9 @@ func (k *Key) Derive(path Path) (*Key, error) {
 		if err != nil {
 			return nil, err
 		}
+		if now.pub != nil {
+			next.parent = fingerprint(now.pub)
+		}
 		now = *next
 		next.Wipe()
 		// The public half costs more than all the rest. It is the result's, names
@@ -166,7 +169,7 @@ func (k *Key) Derive(path Path) (*Key, error) {
 	return &now, nil
 }
 
-// child is CKDpriv of BIP-32, without the public half.
+// child is CKDpriv of BIP-32, without the public half and the parent's fingerprint.
 func (k *Key) child(i uint32) (*Key, error) {
 	var data [37]byte
 	defer clear(data[:])
@@ -177,7 +180,7 @@ func (k *Key) child(i uint32) (*Key, error) {
 	} else {
 		copy(data[:], k.pub.SerializeCompressed())
 	}
-	at, left, err := below(k.place, k.pub, data[:], i)
+	at, left, err := below(k.place, data[:], i)
 	if err != nil {
 		return nil, err
 	}
@@ -204,33 +207,63 @@ func (k *Key) Child(i uint32) (*btcec.PrivateKey, error) {
 // Derive returns the public key at a path without hardened steps.
 func (p *Public) Derive(path Path) (*Public, error) {
 	for _, i := range path {
-		if i >= Hardened {
-			return nil, errHardened
-		}
-		var data [37]byte
-		copy(data[:], p.pub.SerializeCompressed())
-		at, left, err := below(p.place, p.pub, data[:], i)
+		at, sum, err := p.child(i)
 		if err != nil {
 			return nil, err
 		}
-		// CKDpub: point(left) + P.
-		var a, b, sum btcec.JacobianPoint
-		btcec.ScalarBaseMultNonConst(&left, &a)
-		p.pub.AsJacobian(&b)
-		btcec.AddNonConst(&a, &b, &sum)
-		if sum.Z.IsZero() || sum.X.IsZero() && sum.Y.IsZero() {
-			return nil, ErrUnusable
-		}
+		at.parent = fingerprint(p.pub)
 		sum.ToAffine()
 		p = &Public{at, btcec.NewPublicKey(&sum.X, &sum.Y)}
 	}
 	return p, nil
 }
 
+// child is CKDpub of BIP-32, without the parent's fingerprint and the inversion that
+// makes coordinates of the point.
+func (p *Public) child(i uint32) (at place, sum btcec.JacobianPoint, err error) {
+	if i >= Hardened {
+		return at, sum, errHardened
+	}
+	var data [37]byte
+	copy(data[:], p.pub.SerializeCompressed())
+	at, left, err := below(p.place, data[:], i)
+	if err != nil {
+		return at, sum, err
+	}
+	// point(left) + P
+	var a, b btcec.JacobianPoint
+	btcec.ScalarBaseMultNonConst(&left, &a)
+	p.pub.AsJacobian(&b)
+	btcec.AddNonConst(&a, &b, &sum)
+	if sum.Z.IsZero() || sum.X.IsZero() && sum.Y.IsZero() {
+		return at, sum, ErrUnusable
+	}
+	return at, sum, nil
+}
+
+// HasChild reports whether pub is the public key of child i, in a quarter less time than
+// to derive that. With anyY the x coordinate tells, as in taproot.
+func (p *Public) HasChild(i uint32, pub *btcec.PublicKey, anyY bool) bool {
+	_, sum, err := p.child(i)
+	if err != nil {
+		return false
+	}
+	// The child is at (X/Z², Y/Z³).
+	var want btcec.JacobianPoint
+	var z btcec.FieldVal
+	pub.AsJacobian(&want)
+	z.SquareVal(&sum.Z)
+	if !want.X.Mul(&z).Normalize().Equals(sum.X.Normalize()) {
+		return false
+	}
+	z.Mul(&sum.Z)
+	return anyY || want.Y.Mul(&z).Normalize().Equals(sum.Y.Normalize())
+}
+
 // below computes what CKDpriv and CKDpub share: the place of child i and the number
-// that is added. data are the 33 bytes of the parent; i is appended here. Without pub,
-// the parent's public half, the place does not name its parent.
-func below(parent place, pub *btcec.PublicKey, data []byte, i uint32) (at place, left btcec.ModNScalar, err error) {
+// that is added. data are the 33 bytes of the parent; i is appended here. The place
+// does not name its parent yet.
+func below(parent place, data []byte, i uint32) (at place, left btcec.ModNScalar, err error) {
 	if parent.depth == 255 {
 		return at, left, errDeep
 	}
@@ -242,11 +275,7 @@ func below(parent place, pub *btcec.PublicKey, data []byte, i uint32) (at place,
 	if over := left.SetByteSlice(sum[:32]); over {
 		return at, left, ErrUnusable
 	}
-	at = place{chain: [32]byte(sum[32:]), depth: parent.depth + 1, index: i}
-	if pub != nil {
-		at.parent = fingerprint(pub)
-	}
-	return at, left, nil
+	return place{chain: [32]byte(sum[32:]), depth: parent.depth + 1, index: i}, left, nil
 }
 
 // Wipe clears the private number. The key must not be used any more.

@@ -41,6 +41,37 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
+// hasChild holds HasChild to what is derived: the child at i is key, and nothing else is.
+func hasChild(t *testing.T, parent *hd.Public, i uint32, key *btcec.PublicKey) {
+	t.Helper()
+	plain := i < hd.Hardened
+	turned := key.SerializeCompressed()
+	turned[0] ^= 1 // the other y
+	negated, err := btcec.ParsePubKey(turned)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		i    uint32
+		key  *btcec.PublicKey
+		anyY bool
+		want bool
+	}{
+		{"its key", i, key, false, plain},
+		{"its key, by x", i, key, true, plain},
+		{"the other y", i, negated, false, false},
+		{"the other y, by x", i, negated, true, plain},
+		{"the next index", i + 1, key, true, false},
+		{"hardened", i | hd.Hardened, key, true, false},
+		{"the parent's key", i, parent.Key(), true, false},
+	} {
+		if got := parent.HasChild(c.i, c.key, c.anyY); got != c.want {
+			t.Errorf("child %d, %s: %v", i, c.name, got)
+		}
+	}
+}
+
 func path(t testing.TB, s string) hd.Path {
 	t.Helper()
 	p, err := hd.ParsePath(s)
@@ -97,6 +128,7 @@ func TestBIP32(t *testing.T) {
 		} else if err != nil || got.String(hd.Main) != c.XPub {
 			t.Errorf("%s: derived publicly it differs (%v)", c.Path, err)
 		}
+		hasChild(t, parent.Public(), last, k.Public().Key())
 		if master.Public().String(hd.Main) == c.XPub {
 			t.Error("the master key was changed")
 		}
