@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -150,34 +148,6 @@ func restoreInto(vol durable.FS, files ...[]byte) (*backup.Report, error) {
 	return backup.Restore(vol, sources, backup.RestoreOptions{Identities: []age.Identity{keeper}})
 }
 
-// everyCall calls try for each call of a round, or a sample, and each fault, several
-// at once.
-func everyCall(t *testing.T, calls []modelfs.Call, short int, try func(k int, fault modelfs.Fault) error) {
-	t.Helper()
-	stride := 2**every - 1
-	if testing.Short() {
-		stride = short
-	}
-	ks := make(chan int)
-	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for k := range ks {
-				for _, f := range faults {
-					if err := try(k, f.fault); err != nil {
-						t.Errorf("call %d (%v) %s: %v", k, calls[k-1], f.name, err)
-					}
-				}
-			}
-		})
-	}
-	for k := 1; k <= len(calls) && !t.Failed(); k += stride {
-		ks <- k
-	}
-	close(ks)
-	wg.Wait()
-}
-
 // TestCrashBackup: wherever a backup is interrupted, in the end it is in the outbox
 // whole, with an answer that tells of it, and can be restored.
 func TestCrashBackup(t *testing.T) {
@@ -194,14 +164,9 @@ func TestCrashBackup(t *testing.T) {
 		t.Fatal("without a fault: no backup was made")
 	}
 	var tried atomic.Int64
-	everyCall(t, calls, 131, func(k int, fault modelfs.Fault) error {
+	everyCall(t, calls, 2*(*every), 131, func(k int, fault modelfs.Fault) error {
 		v := s.vol.Clone()
-		v.SetFault(func(c modelfs.Call) modelfs.Fault {
-			if c.N == k {
-				return fault
-			}
-			return modelfs.None
-		})
+		v.SetFault(faultAt(k, fault))
 		err := round(v, false)
 		v.SetFault(nil)
 		tried.Add(1)
@@ -331,14 +296,9 @@ func TestCrashRestore(t *testing.T) {
 		}
 		return whole(v)
 	}
-	everyCall(t, calls, 131, func(k int, fault modelfs.Fault) error {
+	everyCall(t, calls, 2*(*every), 131, func(k int, fault modelfs.Fault) error {
 		v := modelfs.New()
-		v.SetFault(func(c modelfs.Call) modelfs.Fault {
-			if c.N == k {
-				return fault
-			}
-			return modelfs.None
-		})
+		v.SetFault(faultAt(k, fault))
 		_, err := restoreInto(v, full, inc)
 		v.SetFault(nil)
 		if ferr := check(v.Clone()); ferr != nil {

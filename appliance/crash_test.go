@@ -298,13 +298,23 @@ func TestCrashEverywhere(t *testing.T) {
 	if err := s.finish(plain); err != nil {
 		t.Fatalf("without a fault: %v", err)
 	}
-	stride := *every
-	if testing.Short() {
-		stride = 61
-	}
 	var tried atomic.Int64
-	var wg sync.WaitGroup
+	everyCall(t, calls, *every, 251, func(k int, fault modelfs.Fault) error { return s.crashAt(k, fault, &tried) })
+	t.Logf("%d calls a round, %d states recovered", len(calls), tried.Load())
+}
+
+// everyCall calls try for each fault at a sample of the calls of a round, several at
+// once. full is how many calls lie between two of the sample, and short with -short: the
+// race detector and the emulator take ten times as long and find nothing here that is
+// theirs to find.
+func everyCall(t *testing.T, calls []modelfs.Call, full, short int, try func(k int, fault modelfs.Fault) error) {
+	t.Helper()
+	stride := full
+	if testing.Short() {
+		stride = short
+	}
 	ks := make(chan int)
+	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for k := range ks {
@@ -312,7 +322,7 @@ func TestCrashEverywhere(t *testing.T) {
 					if t.Failed() {
 						break
 					}
-					if err := s.crashAt(k, f.fault, &tried); err != nil {
+					if err := try(k, f.fault); err != nil {
 						t.Errorf("call %d (%v) %s: %v", k, calls[k-1], f.name, err)
 					}
 				}
@@ -325,19 +335,24 @@ func TestCrashEverywhere(t *testing.T) {
 	}
 	close(ks)
 	wg.Wait()
-	t.Logf("%d calls a round, every %d from the %d, %d states recovered", len(calls), stride, first, tried.Load())
+	t.Logf("a fault at every %d of the calls, from the %d", stride, first)
+}
+
+// faultAt makes the k-th call meet the fault.
+func faultAt(k int, fault modelfs.Fault) func(modelfs.Call) modelfs.Fault {
+	return func(c modelfs.Call) modelfs.Fault {
+		if c.N == k {
+			return fault
+		}
+		return modelfs.None
+	}
 }
 
 // crashAt runs a round with a fault at its k-th call and recovers from each state
 // that the disk could be in.
 func (s *scene) crashAt(k int, fault modelfs.Fault, tried *atomic.Int64) error {
 	v := s.vol.Clone()
-	v.SetFault(func(c modelfs.Call) modelfs.Fault {
-		if c.N == k {
-			return fault
-		}
-		return modelfs.None
-	})
+	v.SetFault(faultAt(k, fault))
 	err := round(v, false)
 	v.SetFault(nil)
 	if errors.Is(err, errEndless) {
@@ -385,12 +400,7 @@ func TestCrashPipelined(t *testing.T) {
 	for i := range samples {
 		k, f := 1+i*calls/samples, faults[i%len(faults)]
 		v := s.vol.Clone()
-		v.SetFault(func(c modelfs.Call) modelfs.Fault {
-			if c.N == k {
-				return f.fault
-			}
-			return modelfs.None
-		})
+		v.SetFault(faultAt(k, f.fault))
 		err := live(v, cfg)
 		v.SetFault(nil)
 		if errors.Is(err, errEndless) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"signdrop/appliance"
@@ -102,35 +103,25 @@ func TestCrashSealing(t *testing.T) {
 	if err := finish(plain); err != nil {
 		t.Fatalf("without a fault: %v", err)
 	}
-	stride := 4 * *every
-	if testing.Short() {
-		stride = 151
-	}
-	tried := 0
-	for k := 1; k <= len(calls); k += stride {
-		for _, f := range faults {
-			v := s.vol.Clone()
-			v.SetFault(func(c modelfs.Call) modelfs.Fault {
-				if c.N == k {
-					return f.fault
-				}
-				return modelfs.None
-			})
-			err := life(v, false)
-			v.SetFault(nil)
-			for _, choice := range []modelfs.Choice{modelfs.KeepNothing, modelfs.NamesWithGarbage, modelfs.KeepRandom(uint64(k))} {
-				tried++
-				if ferr := finish(v.Clone().Crash(choice)); ferr != nil {
-					t.Fatalf("call %d (%v) %s, power cut (%v) after %v: %v", k, calls[k-1], f.name, choice, err, ferr)
-				}
-			}
-			tried++
-			if ferr := finish(v.Clone()); ferr != nil {
-				t.Fatalf("call %d (%v) %s, restart after %v: %v", k, calls[k-1], f.name, err, ferr)
+	var tried atomic.Int64
+	everyCall(t, calls, 4*(*every), 601, func(k int, fault modelfs.Fault) error {
+		v := s.vol.Clone()
+		v.SetFault(faultAt(k, fault))
+		err := life(v, false)
+		v.SetFault(nil)
+		for _, choice := range []modelfs.Choice{modelfs.KeepNothing, modelfs.NamesWithGarbage, modelfs.KeepRandom(uint64(k))} {
+			tried.Add(1)
+			if ferr := finish(v.Clone().Crash(choice)); ferr != nil {
+				return fmt.Errorf("power cut (%v) after %v: %w", choice, err, ferr)
 			}
 		}
-	}
-	t.Logf("%d calls, %d states recovered", len(calls), tried)
+		tried.Add(1)
+		if ferr := finish(v.Clone()); ferr != nil {
+			return fmt.Errorf("restart after %v: %w", err, ferr)
+		}
+		return nil
+	})
+	t.Logf("%d calls, %d states recovered", len(calls), tried.Load())
 }
 
 // An appliance on a sealed volume works as on any other, and one without the key does
