@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"signdrop/appliance/answer"
@@ -50,6 +51,11 @@ func (a *Appliance) judgePayment(c *company, o *outcome, p *bitcoin.PSBT) error 
 	var which []int
 	for _, want := range tx.Wants() {
 		w := keys.of(want.Key)
+		if !w.HD() && rules.Network != r.Network && r.Network != networks[hd.Main] {
+			// Money could be passed off as a test: anybody may name a wallet in a PSBT.
+			return reason.New(reason.NetworkMismatch, "let the policy name the network, or spend from HD wallets alone",
+				"a single key signs for a test network only if the policy says so").At(fmt.Sprintf("inputs[%d]", want.Input))
+		}
 		i := slices.IndexFunc(ws, func(have *keyfs.Wallet) bool { return have.ID() == w.ID() })
 		if i < 0 {
 			i, ws = len(ws), append(ws, w)
