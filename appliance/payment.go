@@ -87,6 +87,7 @@ type purse struct {
 
 	branches map[string]*hd.Public // by wallet and path, all but the last step
 	known    map[[4]byte][]*keyfs.Wallet
+	tries    int // of keys on branches
 }
 
 // networks are the names that Bitcoin's package has for those of wallets.
@@ -157,6 +158,11 @@ const (
 // the master key and some tenths of a millisecond.
 const maxBranches = 100
 
+// maxTries bounds how often a key is looked for on a branch, 30 µs each. The 50,000 keys
+// that fit into a PSBT need not as many; those of a company that has a hundred wallets of
+// the same words would need millions.
+const maxTries = 200_000
+
 // Owns implements bitcoin.Keys.
 func (k *purse) Owns(key bitcoin.Key) bool {
 	n := len(key.Path)
@@ -171,6 +177,10 @@ func (k *purse) Owns(key bitcoin.Key) bool {
 		branch, err := k.branch(w, key.Path[:n-1])
 		if err != nil {
 			continue // no key is there
+		}
+		if k.tries++; k.tries > maxTries {
+			k.err = reason.New(reason.TooLarge, "split the payment", "too many of the company's wallets have the fingerprint that its keys name")
+			return false
 		}
 		if branch.HasChild(key.Path[n-1], key.Point, len(key.Public) == 32) {
 			if !k.fits(w) {
