@@ -288,14 +288,18 @@ const (
 )
 
 // places are the origins of the accounts and of the chains that our keys are spent from,
-// one and two steps above the keys, with the satoshi that come from there.
+// one and two steps above the keys, with the satoshi that come from there. A key that is
+// named and spends nothing is no part of it: the input may be anybody's.
 func (t *Tx) places() map[string]int64 {
 	m := map[string]int64{}
 	for _, in := range t.ins {
 		here := map[string]bool{}
-		for _, k := range in.owned {
-			for up := 1; up <= 2 && up <= len(k.Path); up++ {
-				here[above(k, up)] = true
+		for _, s := range in.spends {
+			for _, key := range s.keys {
+				k := in.owned[string(key)]
+				for up := 1; up <= 2 && up <= len(k.Path); up++ {
+					here[above(k, up)] = true
+				}
 			}
 		}
 		for place := range here {
