@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"signdrop/appliance/answer"
@@ -50,6 +51,11 @@ func (a *Appliance) judgePayment(c *company, o *outcome, p *bitcoin.PSBT) error 
 	var which []int
 	for _, want := range tx.Wants() {
 		w := keys.of(want.Key)
+		if !w.HD() && rules.Network != r.Network && r.Network != networks[hd.Main] {
+			// Money could be passed off as a test: anybody may name a wallet in a PSBT.
+			return reason.New(reason.NetworkMismatch, "let the policy name the network, or spend from HD wallets alone",
+				"a single key signs for a test network only if the policy says so").At(fmt.Sprintf("inputs[%d]", want.Input))
+		}
 		i := slices.IndexFunc(ws, func(have *keyfs.Wallet) bool { return have.ID() == w.ID() })
 		if i < 0 {
 			i, ws = len(ws), append(ws, w)
@@ -81,6 +87,7 @@ type purse struct {
 
 	branches map[string]*hd.Public // by wallet and path, all but the last step
 	known    map[[4]byte][]*keyfs.Wallet
+	tries    int // of keys on branches
 }
 
 // networks are the names that Bitcoin's package has for those of wallets.
@@ -151,6 +158,11 @@ const (
 // the master key and some tenths of a millisecond.
 const maxBranches = 100
 
+// maxTries bounds how often a key is looked for on a branch, 30 µs each. The 50,000 keys
+// that fit into a PSBT need not as many; those of a company that has a hundred wallets of
+// the same words would need millions.
+const maxTries = 200_000
+
 // Owns implements bitcoin.Keys.
 func (k *purse) Owns(key bitcoin.Key) bool {
 	n := len(key.Path)
@@ -165,6 +177,10 @@ func (k *purse) Owns(key bitcoin.Key) bool {
 		branch, err := k.branch(w, key.Path[:n-1])
 		if err != nil {
 			continue // no key is there
+		}
+		if k.tries++; k.tries > maxTries {
+			k.err = reason.New(reason.TooLarge, "split the payment", "too many of the company's wallets have the fingerprint that its keys name")
+			return false
 		}
 		if branch.HasChild(key.Path[n-1], key.Point, len(key.Public) == 32) {
 			if !k.fits(w) {

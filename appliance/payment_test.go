@@ -253,6 +253,30 @@ func TestPaymentSameWords(t *testing.T) {
 	y.end(stop, 2)
 }
 
+// TestPaymentGuessedNetwork: whoever writes a PSBT can name an HD wallet of a test network
+// in it. What single keys spend, which may be worth money, is not passed off as a test.
+func TestPaymentGuessedNetwork(t *testing.T) {
+	for policy, code := range map[string]reason.Code{"": reason.NetworkMismatch, `{"bitcoin":{"network":"testnet"}}`: ""} {
+		y := newTreasury(t, policy)
+		stop := y.serve()
+		tree, _ := y.tree(y.acme, "test", "test")
+		key := testbed.KeyOf(y.sealed("single", `{"type":"wallet.create","curve":"secp256k1"}`).PublicKey)
+		both := payment(tree[hd.P2WPKH], "dust", 0).Spend("money", 100_000, hd.P2WPKH, key).Pay(99_000, 7).PSBT()
+		signed := 1
+		if code == "" {
+			y.signed(both, 2, true)
+			signed = 3
+		} else {
+			y.refused("a single key beside a tree of a test network", ".psbt", both, code, "inputs[1]")
+		}
+		r := y.signed(payment(tree[hd.P2WPKH], "tests", 0).PSBT(), 1, true)
+		if r.Network != "testnet" {
+			t.Errorf("the tree alone signs for %s", r.Network)
+		}
+		y.end(stop, signed)
+	}
+}
+
 // TestPaymentStrangers: what belongs to another company, or to nobody, is not signed,
 // and nobody is told which.
 func TestPaymentStrangers(t *testing.T) {

@@ -333,10 +333,14 @@ func (in *Input) named() (*btcec.PublicKey, error) {
 		return nil, fmt.Errorf("a public key of %d bytes: %w", len(full), ErrInvalid)
 	}
 	if in.Point != nil {
-		if !in.names(in.Point) || !in.Point.IsOnCurve() {
+		// Only numbers that are reduced are written as what they are.
+		var p btcec.JacobianPoint
+		in.Point.AsJacobian(&p)
+		point := btcec.NewPublicKey(p.X.Normalize(), p.Y.Normalize())
+		if !in.names(point) || !point.IsOnCurve() {
 			return nil, fmt.Errorf("another point than the public key: %w", ErrInvalid)
 		}
-		return in.Point, nil
+		return point, nil
 	}
 	named, err := btcec.ParsePubKey(full)
 	if err != nil {

@@ -409,6 +409,19 @@ func testInputSignerRefuses(t *testing.T, r keyfs.Recheck) {
 	if !bytes.Equal(nowhere.SerializeCompressed(), key) {
 		t.Fatal("the point off the curve has other bytes")
 	}
+	// A point of the curve whose numbers are not reduced: written, they lose what is above
+	// the 26 bits of each word, and are those of key.
+	var step btcec.FieldVal
+	step.SetByteSlice([]byte{2, 0, 0, 0}) // 2^25
+	x.SetByteSlice(key[1:])
+	for on := false; !on; {
+		reduced := *x.Add(&step).Add(&step)
+		on = btcec.DecompressY(reduced.Normalize(), key[0]&1 == 1, &y)
+	}
+	hidden := btcec.NewPublicKey(&x, &y)
+	if !bytes.Equal(hidden.SerializeCompressed(), key) || !hidden.IsOnCurve() {
+		t.Fatal("the point that is not reduced has other bytes, or is not on the curve")
+	}
 	for name, c := range map[string]struct {
 		w    *keyfs.Wallet
 		in   keyfs.Input
@@ -422,6 +435,7 @@ func testInputSignerRefuses(t *testing.T, r keyfs.Recheck) {
 		"uncompressed":        {single, keyfs.Input{Public: make([]byte, 65)}, keyfs.ErrInvalid},
 		"another point":       {tree, keyfs.Input{Path: p, Public: key, Point: next.Key()}, keyfs.ErrInvalid},
 		"a point off curve":   {tree, keyfs.Input{Path: p, Public: key, Point: nowhere}, keyfs.ErrInvalid},
+		"a point not reduced": {tree, keyfs.Input{Path: p, Public: key, Point: hidden}, keyfs.ErrInvalid},
 		"no path":             {tree, keyfs.Input{Public: key}, keyfs.ErrHD},
 		"a path":              {single, keyfs.Input{Path: p, Public: key}, keyfs.ErrHD},
 		"P-256":               {nist, keyfs.Input{Public: key}, keyfs.ErrCurve},

@@ -48,6 +48,10 @@ const (
 	// protocol go through, whose cost grows with the square of the inputs.
 	maxLegacyHashing = 512 << 20
 
+	// maxTaprootHashing limits the bytes that the digests in finished Taproot inputs go
+	// through, each of which covers anew what it chooses of the annex and an output.
+	maxTaprootHashing = 512 << 20
+
 	// maxSignatures limits the signatures that are made for a transaction, and those
 	// that its scripts check. Scripts of others can check a hundred in as many bytes.
 	// Nodes relay no transaction with more (MAX_STANDARD_TX_SIGOPS_COST).
@@ -88,7 +92,7 @@ func (t *Tx) checkInputs(Keys) error {
 		return reason.New(reason.NothingToSign, "add inputs and outputs", "the transaction has no inputs or no outputs")
 	}
 	seen := make(map[wire.OutPoint]bool, len(t.tx.TxIn))
-	legacy, checks := 0, 0
+	legacy, checks, taproot := 0, 0, 0
 	for i, txIn := range t.tx.TxIn {
 		out := txIn.PreviousOutPoint
 		if seen[out] || out.Hash == (chainhash.Hash{}) {
@@ -110,6 +114,9 @@ func (t *Tx) checkInputs(Keys) error {
 		if in.kind == kindP2PKH || in.kind == kindP2SH || in.kind == kindUnknown {
 			legacy += max(n, 1)
 		}
+		if in.final && in.kind == kindP2TR {
+			taproot += n * in.anew(t.tx, i)
+		}
 		t.ins = append(t.ins, in)
 	}
 	if checks > maxSignatures {
@@ -118,6 +125,9 @@ func (t *Tx) checkInputs(Keys) error {
 	if legacy*t.tx.SerializeSizeStripped() > maxLegacyHashing {
 		return reason.New(reason.TooLarge, "split the payment, or spend from addresses with segregated witness",
 			"the transaction has too many inputs without segregated witness for its size")
+	}
+	if taproot > maxTaprootHashing {
+		return reason.New(reason.TooLarge, "split the payment", "the finished Taproot inputs check too many signatures for the size of their annexes and outputs")
 	}
 	return nil
 }
@@ -278,14 +288,18 @@ const (
 )
 
 // places are the origins of the accounts and of the chains that our keys are spent from,
-// one and two steps above the keys, with the satoshi that come from there.
+// one and two steps above the keys, with the satoshi that come from there. A key that is
+// named and spends nothing is no part of it: the input may be anybody's.
 func (t *Tx) places() map[string]int64 {
 	m := map[string]int64{}
 	for _, in := range t.ins {
 		here := map[string]bool{}
-		for _, k := range in.owned {
-			for up := 1; up <= 2 && up <= len(k.Path); up++ {
-				here[above(k, up)] = true
+		for _, s := range in.spends {
+			for _, key := range s.keys {
+				k := in.owned[string(key)]
+				for up := 1; up <= 2 && up <= len(k.Path); up++ {
+					here[above(k, up)] = true
+				}
 			}
 		}
 		for place := range here {

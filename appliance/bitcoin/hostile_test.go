@@ -278,6 +278,80 @@ func TestScriptsOfOthers(t *testing.T) {
 	}
 }
 
+// TestTaprootOfOthers: what a finished Taproot input hashes for each of its signatures is
+// bounded. An annex and an output of SINGLE are hashed again for each.
+func TestTaprootOfOthers(t *testing.T) {
+	evil := newRing("evil")
+	key := public(evil.key(0))[1:]
+	for _, c := range []struct {
+		checks, annex, output int // the latter in bytes
+		code                  reason.Code
+	}{
+		{40, 5000, 5000, ""},
+		{3000, 160_000, 0, ""}, // as large as all that is in the annex
+		{3000, 0, 180_000, reason.TooLarge},
+		{3000, 180_000, 0, reason.TooLarge},
+		{3000, 160_000, 20_000, reason.TooLarge},
+	} {
+		if testing.Short() && c.checks > 1000 && c.code == "" {
+			continue
+		}
+		name := fmt.Sprintf("%+v", c)
+		script := append(bytes.Repeat([]byte{txscript.OP_2DUP, txscript.OP_CHECKSIGVERIFY}, c.checks-1), txscript.OP_CHECKSIG)
+		// The budget of BIP-342 takes 50 bytes for each.
+		filler := append(push(nil, make([]byte, 520)), txscript.OP_DROP)
+		script = slices.Concat(bytes.Repeat(filler, max(0, 50*c.checks-c.annex)/len(filler)), script)
+		output, odd, ok := taprootKey(nobody(t), leafHash(0xc0, script))
+		if !ok {
+			t.Fatal("no such internal key")
+		}
+		control := append([]byte{0xc0}, nobody(t)...)
+		if odd {
+			control[0] |= 1
+		}
+		r := newRing("alice")
+		p := newCoin(t, r, 50_000)
+		m := p.spend(1000, append([]byte{txscript.OP_1, 32}, output...))
+		p.pay(49_000).payTo(0, append([]byte{txscript.OP_RETURN}, make([]byte, c.output)...))
+		rules := Rules{MaxFeePercent: -1}
+		tx := checked(t, p.bytes(), rules, r)
+
+		var with []txscript.TaprootSigHashOption
+		var annex []byte
+		if c.annex > 0 {
+			annex = append([]byte{txscript.TaprootAnnexTag}, make([]byte, c.annex)...)
+			with = append(with, txscript.WithAnnex(annex))
+		}
+		digest, err := txscript.CalcTapscriptSignaturehash(tx.digests.shared, sighashSingle, tx.tx, 1, tx.digests.prevouts, txscript.NewBaseTapLeaf(script), with...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		witness := [][]byte{append(signSchnorr(t, evil.keys[string(key)], digest), sighashSingle), key, script, control}
+		if annex != nil {
+			witness = append(witness, annex)
+		}
+		raw := []byte{byte(len(witness))}
+		for _, w := range witness {
+			raw = appendPrefixed(raw, w)
+		}
+		m.put([]byte{inFinalWitness}, raw)
+		if c.code == "" {
+			if a := answered(t, p.bytes(), rules, r); !a.Complete {
+				t.Errorf("%s: not complete", name)
+			}
+			continue
+		}
+		big, err := Parse(p.bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tx, err = big.Check(rules, r); tx != nil {
+			t.Errorf("%s: there is something to sign", name)
+		}
+		wantCode(t, err, c.code)
+	}
+}
+
 // TestFingerprints names each once, in order.
 func TestFingerprints(t *testing.T) {
 	p := newPlan()

@@ -218,6 +218,20 @@ func (in *input) checks() (n int) {
 	return n
 }
 
+// anew is how many bytes, at the most, the script engine hashes again for each signature
+// that a finished Taproot input checks: the annex, and with SINGLE the output of the same
+// number (BIP-341).
+func (in *input) anew(tx *wire.MsgTx, i int) (n int) {
+	witness, _ := readWitness(in.fields.get(inFinalWitness))
+	if last := len(witness) - 1; last > 0 && len(witness[last]) > 0 && witness[last][0] == txscript.TaprootAnnexTag {
+		n = len(witness[last])
+	}
+	if i < len(tx.TxOut) {
+		n += tx.TxOut[i].SerializeSize()
+	}
+	return n
+}
+
 // single looks for the key with the hash among those that the PSBT names.
 func (in *input) single(hash []byte) quorum {
 	for _, p := range in.fields.pairs {

@@ -346,6 +346,73 @@ func TestVerified(t *testing.T) {
 	}
 }
 
+// TestForeignSignatures: signatures that were verified are remembered by what they sign
+// and by the key. In an input that comes finished, ours for another input, or with another
+// sighash type behind it, are none.
+func TestForeignSignatures(t *testing.T) {
+	for _, kind := range benchmarked {
+		for _, c := range []struct {
+			name string
+			good bool
+			sig  func(own, other []byte) []byte // as they stand in a PSBT
+		}{
+			{"its own", true, func(own, _ []byte) []byte { return own }},
+			{"the other input's", false, func(_, other []byte) []byte { return other }},
+			{"another sighash type", false, func(own, _ []byte) []byte {
+				if kind == kindP2TR {
+					return append(own, sighashAll)
+				}
+				own[len(own)-1] = sighashAll | anyoneCanPay
+				return own
+			}},
+		} {
+			r := newRing("alice")
+			p := newPlan()
+			p.coin(t, r, kind, 1, 50_000)
+			p.coin(t, r, kind, 1, 50_000) // the same key
+			p.pay(99_000)
+			first := checked(t, p.bytes(), Rules{}, r)
+			var sigs [][]byte
+			for _, w := range first.Wants() {
+				if err := first.Add(w, r.sign(t, w), true); err != nil {
+					t.Fatal(err)
+				}
+				sigs = append(sigs, bytes.Clone(first.ins[w.Input].fields.at(w.field)))
+			}
+			sig, key := c.sig(sigs[1], sigs[0]), public(r.key(1))
+			switch kind {
+			case kindP2PKH:
+				p.inputs[1].put([]byte{inFinalScript}, push(push(nil, sig), key))
+			case kindP2WPKH:
+				p.inputs[1].put([]byte{inFinalWitness}, appendPrefixed(appendPrefixed([]byte{2}, sig), key))
+			default:
+				p.inputs[1].put([]byte{inFinalWitness}, appendPrefixed([]byte{1}, sig))
+			}
+			tx := checked(t, p.bytes(), Rules{}, r)
+			w := tx.Wants()
+			if len(w) != 1 || w[0].Input != 0 {
+				t.Fatalf("%s: %d are wanted", kind, len(w))
+			}
+			for range 2 { // twice is once
+				if err := tx.Add(w[0], r.sign(t, w[0]), true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a, err := tx.Finish()
+			if c.good {
+				if err != nil || !a.Complete {
+					t.Errorf("%s, %s: %v", kind, c.name, err)
+				}
+				continue
+			}
+			if a != nil {
+				t.Errorf("%s, %s: there is an answer", kind, c.name)
+			}
+			wantCode(t, err, reason.CosignatureInvalid)
+		}
+	}
+}
+
 // TestOrderIsKept: BIP-174 does not want the fields in order, and what a wallet
 // wrote is answered as it was, unknown fields too.
 func TestOrderIsKept(t *testing.T) {

@@ -1124,3 +1124,49 @@ func TestFindable(t *testing.T) {
 	p.outputs[0].put(append([]byte{outDerivation}, public(two)...), r.origin(public(two)))
 	checked(t, p.bytes(), Rules{}, r)
 }
+
+// TestFarOfOthers: a key of ours that is only named at somebody else's input makes its path
+// no place to which change may go. The input is theirs, and comes back to them beside.
+func TestFarOfOthers(t *testing.T) {
+	const h = hardened
+	far := []uint32{84 | h, h, h, 1 << 30, 5}
+	for name, spend := range map[string]func(p *plan, r *ring, key []byte){
+		"a script that is not understood": func(p *plan, r *ring, key []byte) {
+			p.spend(30_000, []byte{txscript.OP_1, txscript.OP_DROP, txscript.OP_1}).put(append([]byte{inDerivation}, key...), r.origin(key))
+		},
+		"a leaf that is not there": func(p *plan, r *ring, key []byte) {
+			m := p.coin(t, newRing("evil"), kindP2TR, 1, 30_000)
+			m.put(append([]byte{inTapDerivation}, key[1:]...), slices.Concat([]byte{1}, make([]byte, 32), r.origin(key)))
+		},
+		"ours": nil,
+	} {
+		r := newRing("alice")
+		p := newCoin(t, r, 50_000).pay(48_000)
+		priv, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{77}, 32))
+		r.add(priv, far)
+		key := public(priv)
+		script, _ := single(kindP2WPKH, key)
+		if spend == nil {
+			p.spend(30_000, script).put(append([]byte{inDerivation}, key...), r.origin(key))
+		} else {
+			spend(p, r, key)
+		}
+		p.payTo(30_000, script)
+		p.outputs[1].put(append([]byte{outDerivation}, key...), r.origin(key))
+		q, err := Parse(p.bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := q.Check(Rules{}, r)
+		if spend == nil {
+			if err != nil || tx.Describe().Change != 30_000 {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if tx != nil {
+			t.Errorf("%s: there is something to sign", name)
+		}
+		wantCode(t, err, reason.ChangeFalse)
+	}
+}
