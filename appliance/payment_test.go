@@ -588,6 +588,13 @@ func TestPaymentFields(t *testing.T) {
 			t.Errorf("%s: %s %s at %s", name, a.Verdict, a.Code, a.Field)
 		}
 	}
+	for name, text := range map[string]string{
+		"lines":                 strings.Replace(string(inJSON(data, fresh)), `"cHNidP`, `"cHNi\ndP`, 1),
+		"base64 of hexadecimal": string(inJSON([]byte(hex.EncodeToString(data)), fresh)),
+		"base64 of base64":      string(inJSON([]byte(base64.StdEncoding.EncodeToString(data)), fresh)),
+	} {
+		y.refused(name, ".json", []byte(text), reason.FieldInvalid, "bitcoin.psbt")
+	}
 	y.command("admin.json", string(inJSON(data, fresh)), ann)
 	y.refusedCommand("admin.json", reason.TypeUnknown)
 	y.put("admin", "raw.psbt.sig", ann.SignAs(data, auth.NamespaceAdmin))
