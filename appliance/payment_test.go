@@ -346,7 +346,7 @@ func TestPaymentFalse(t *testing.T) {
 	}
 	y.signed(payment(wpkh, "last", 999_999).PSBT(), 1, true)
 	y.drop(y.acme, "behind.json", fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2wpkh","index":1000000}`, mainID))
-	if a := y.reason("behind"); a.Code != string(reason.FieldInvalid) || a.Field != "index" {
+	if a := y.reason("behind"); a.Code != string(reason.FieldInvalid) || a.Field != "index" || !strings.Contains(a.Hint, "999999") {
 		t.Errorf("an address that nothing is signed for: %+v", a)
 	}
 	if got := y.refused("far", ".psbt", payment(wpkh, "far", 1_000_000).PSBT(), reason.OriginFalse, "inputs[0]"); !strings.Contains(got.Hint, "below 1000000") {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"signdrop/appliance/bitcoin"
 	"signdrop/appliance/ledger"
 	"signdrop/appliance/ledgers"
 	"signdrop/appliance/reason"
@@ -215,7 +216,7 @@ var table = func() []field {
 		{name: "script", max: 32, read: text(func(r *Request) *string { return &r.Script })},
 		{name: "account", max: maxStep, read: natural(func(r *Request) *int { return &r.Account })},
 		{name: "change", read: flag(func(r *Request) *bool { return &r.Change })},
-		{name: "index", max: maxStep, read: natural(func(r *Request) *int { return &r.Index })},
+		{name: "index", max: bitcoin.MaxIndex - 1, read: natural(func(r *Request) *int { return &r.Index })},
 		{name: "number", max: MaxAddresses, read: number(func(r *Request) *int { return &r.Number })},
 		{name: "data", read: readData},
 		{name: "key", max: 64, read: text(func(r *Request) *string { return &r.Key })},
