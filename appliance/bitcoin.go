@@ -2,10 +2,12 @@ package appliance
 
 import (
 	"encoding/hex"
+	"fmt"
 
 	"github.com/btcsuite/btcd/btcec/v2"
 
 	"signdrop/appliance/answer"
+	"signdrop/appliance/bitcoin"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/request"
 	"signdrop/keyfs"
@@ -69,8 +71,10 @@ func checkAddresses(o *outcome) error {
 		if req.Network != "" && req.Network != string(w.Network()) {
 			return reason.New(reason.FieldInvalid, "leave it out", "the wallet belongs to another network").At("network")
 		}
-		if req.Index+max(req.Number, 1) > hd.Hardened {
-			return reason.New(reason.FieldInvalid, "ask for fewer", "there are no addresses behind 2147483647").At("number")
+		// What is paid to others could not be spent.
+		if req.Index+max(req.Number, 1) > bitcoin.MaxIndex {
+			return reason.New(reason.FieldInvalid, fmt.Sprintf("ask for those below %d, or use another account", bitcoin.MaxIndex),
+				"nothing is signed for addresses from %d on", bitcoin.MaxIndex).At("index")
 		}
 		return nil
 	}

@@ -127,7 +127,9 @@ func TestBitcoinImports(t *testing.T) {
 	}{
 		{words.Wallet, `"script":"p2sh"`, "script", reason.FieldInvalid},
 		{words.Wallet, `"script":"p2tr","network":"test"`, "network", reason.FieldInvalid},
-		{words.Wallet, `"script":"p2tr","index":2147483647,"number":2`, "number", reason.FieldInvalid},
+		{words.Wallet, `"script":"p2tr","index":2147483647`, "index", reason.FieldInvalid},
+		{words.Wallet, `"script":"p2tr","index":1000000`, "index", reason.FieldInvalid},
+		{words.Wallet, `"script":"p2tr","index":999999,"number":2`, "index", reason.FieldInvalid},
 		{wif.Wallet, `"script":"p2tr","index":1`, "index", reason.FieldInvalid},
 		{nist, `"script":"p2tr"`, "wallet", reason.CurveUnsuitable},
 		{"W_nobody", `"script":"p2tr"`, "wallet", reason.WalletUnknown},

@@ -428,7 +428,11 @@ func (a *Appliance) judgeCommand(t *task, o *outcome) error {
 	}
 	if req.Policy != nil {
 		if _, err := policy.Parse(req.Policy); err != nil {
-			return reason.New(reason.FieldInvalid, "see docs/formats.md for what a policy may say", "the policy is not well formed").At("policy")
+			where := "policy"
+			if fault := (*policy.FieldError)(nil); errors.As(err, &fault) {
+				where += "." + fault.Field
+			}
+			return reason.New(reason.FieldInvalid, "see docs/formats.md for what a policy may say; signdrop preview --policy FILE tells what is wrong", "this is not what a policy may say").At(where)
 		}
 	}
 	return nil

@@ -62,7 +62,7 @@ func (r *rig) done(name string) *answer.Answer {
 	return r.parse(r.wait("spool", "admin", "outbox", answerName(name)))
 }
 
-func (r *rig) refusedCommand(name string, code reason.Code) {
+func (r *rig) refusedCommand(name string, code reason.Code) *answer.Answer {
 	r.t.Helper()
 	got := r.parse(r.wait("spool", "admin", "rejected", strings.TrimSuffix(name, ".json")+".reason.json"))
 	if got.Code != string(code) {
@@ -71,6 +71,7 @@ func (r *rig) refusedCommand(name string, code reason.Code) {
 	if exists(r.path("spool", "admin", "outbox", answerName(name))) {
 		r.t.Errorf("%s: has an answer too", name)
 	}
+	return got
 }
 
 func create(company string, keys ...*testbed.Partner) string {
@@ -169,6 +170,17 @@ func TestCompanyLife(t *testing.T) {
 	ask("late2.json", zoe, string(testbed.Transfer(w, "late")))
 
 	// A policy.
+	for i, c := range []struct{ policy, field string }{
+		{`{"bitcoin":{"network":"main"}}`, "policy.bitcoin"}, {`{"ethereum":{"chains":[1]}}`, "policy.ethereum"},
+		{`{"bitcoin":{"netwrok":"mainnet"}}`, "policy.bitcoin"}, {`{"data":"all"}`, "policy.data"}, {`{"max_age":""}`, "policy.max_age"},
+		{`{"bitcoins":{}}`, "policy"}, {`{"metacoin":{}}`, "policy"}, {`{"data":null}`, "policy"},
+	} {
+		name := fmt.Sprintf("bad%d.json", i)
+		r.command(name, `{"type":"policy.set","company":"beta","policy":`+c.policy+`}`, bob, carl)
+		if got := r.refusedCommand(name, reason.FieldInvalid); got.Field != c.field || got.Hint == "" {
+			t.Errorf("%s: refused at %q", c.policy, got.Field)
+		}
+	}
 	r.command("policy.json", `{"type":"policy.set","company":"beta","policy":{"data":"none"}}`, bob, carl)
 	r.done("policy.json")
 	r.drop(zoe, "text.json", testbed.DataRequest(w, "x"))

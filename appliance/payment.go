@@ -147,13 +147,6 @@ const maxKnown = 10_000
 // Knows implements bitcoin.Keys.
 func (k *purse) Knows(fingerprint [4]byte) bool { return len(k.masters(fingerprint)) > 0 }
 
-// Limits of a path: coins on others would be hard to find again, so nobody may say
-// that they are ours.
-const (
-	maxSteps = 10
-	maxIndex = 1_000_000 // of the last step
-)
-
 // maxBranches bounds the branches of trees that one PSBT may name keys on: each takes
 // the master key and some tenths of a millisecond.
 const maxBranches = 100
@@ -165,11 +158,10 @@ const maxTries = 200_000
 
 // Owns implements bitcoin.Keys.
 func (k *purse) Owns(key bitcoin.Key) bool {
-	n := len(key.Path)
-	if n == 0 || n > maxSteps || key.Path[n-1] >= maxIndex {
+	if !key.Near() {
 		return false
 	}
-	foreign := false
+	n, foreign := len(key.Path), false
 	for _, w := range k.masters(key.Fingerprint) {
 		if k.err != nil {
 			return false

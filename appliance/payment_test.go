@@ -330,7 +330,7 @@ func TestPaymentStrangers(t *testing.T) {
 func TestPaymentFalse(t *testing.T) {
 	y := newTreasury(t, "")
 	stop := y.serve()
-	main, _ := y.tree(y.acme, "main", "main")
+	main, mainID := y.tree(y.acme, "main", "main")
 	test, _ := y.tree(y.acme, "test", "test")
 	wpkh := main[hd.P2WPKH]
 	odd := func(a *testbed.Account, k testbed.Key, path ...uint32) testbed.Key {
@@ -363,9 +363,22 @@ func TestPaymentFalse(t *testing.T) {
 		y.refused(name, ".psbt", data, c.code, c.field)
 		y.refused(name+" in JSON", ".json", inJSON(data, `,"reference":"r"`), c.code, c.field)
 	}
+	// An address that is told is one that is signed for.
+	last := y.answer("last.json", fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2wpkh","index":999999}`, mainID))
+	if got := last.Addresses[0].PublicKey; got != hex.EncodeToString(wpkh.Key(0, 999_999).Public.SerializeCompressed()) {
+		t.Errorf("the last address has the key %s", got)
+	}
+	y.signed(payment(wpkh, "last", 999_999).PSBT(), 1, true)
+	y.drop(y.acme, "behind.json", fmt.Appendf(nil, `{"type":"wallet.address","wallet":%q,"script":"p2wpkh","index":1000000}`, mainID))
+	if a := y.reason("behind"); a.Code != string(reason.FieldInvalid) || a.Field != "index" || !strings.Contains(a.Hint, "999999") {
+		t.Errorf("an address that nothing is signed for: %+v", a)
+	}
+	if got := y.refused("far", ".psbt", payment(wpkh, "far", 1_000_000).PSBT(), reason.OriginFalse, "inputs[0]"); !strings.Contains(got.Hint, "below 1000000") {
+		t.Errorf("the hint is %q", got.Hint)
+	}
 	// Ten steps are not too many.
 	y.signed(testbed.NewPayment().Spend("deep", 100_000, hd.P2WPKH, wpkh.Key(long[:7]...)).Pay(99_000, 1).PSBT(), 1, true)
-	y.end(stop, 1)
+	y.end(stop, 2)
 }
 
 // TestPaymentCodes: each thing that is wrong with a PSBT as such has its code, in a file
@@ -598,6 +611,13 @@ func TestPaymentFields(t *testing.T) {
 		if a.Verdict != "refused" || field != "" && a.Field != field {
 			t.Errorf("%s: %s %s at %s", name, a.Verdict, a.Code, a.Field)
 		}
+	}
+	for name, text := range map[string]string{
+		"lines":                 strings.Replace(string(inJSON(data, fresh)), `"cHNidP`, `"cHNi\ndP`, 1),
+		"base64 of hexadecimal": string(inJSON([]byte(hex.EncodeToString(data)), fresh)),
+		"base64 of base64":      string(inJSON([]byte(base64.StdEncoding.EncodeToString(data)), fresh)),
+	} {
+		y.refused(name, ".json", []byte(text), reason.FieldInvalid, "bitcoin.psbt")
 	}
 	y.command("admin.json", string(inJSON(data, fresh)), ann)
 	y.refusedCommand("admin.json", reason.TypeUnknown)

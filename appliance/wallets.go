@@ -25,7 +25,7 @@ func (a *Appliance) judgeImport(c *company, o *outcome) error {
 		key, err = key.On(hd.Network(o.req.Network))
 	}
 	if err != nil {
-		return reason.New(reason.FieldInvalid, "give PEM, SEC 1 (EC PRIVATE KEY) or PKCS#8 (PRIVATE KEY), on P-256, P-384, P-521 or secp256k1, or a key in WIF or a master key as xprv, of the network that is named",
+		return reason.New(reason.FieldInvalid, "give PEM, SEC 1 (EC PRIVATE KEY) or PKCS#8 (PRIVATE KEY), on P-256, P-384, P-521 or secp256k1, or a key in WIF for a compressed public key (it begins with K, L or c), or a master key as xprv or tprv, of the network that is named",
 			"this is not a private key that can be imported").At("private_key")
 	}
 	if o.req.Address == "" {

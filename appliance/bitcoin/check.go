@@ -183,8 +183,7 @@ func (t *Tx) checkOrigins(keys Keys) error {
 				continue
 			}
 			if !owns(keys, &k) {
-				return at(reason.New(reason.OriginFalse, "make it anew with the wallet's own keys",
-					"a key names one of the company's wallets as its origin and is not its key"), "inputs", i)
+				return at(notOurs(reason.OriginFalse, k), "inputs", i)
 			}
 			if !t.net.fits(k.Path) {
 				return at(reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "a key's path is for another network"), "inputs", i)
@@ -198,6 +197,15 @@ func (t *Tx) checkOrigins(keys Keys) error {
 		}
 	}
 	return nil
+}
+
+// notOurs says why a key with the origin of one of ours is not used.
+func notOurs(code reason.Code, k Key) *reason.Refusal {
+	if !k.Near() {
+		return reason.New(code, fmt.Sprintf("use keys whose path has at most %d steps, the last of them not hardened and below %d", maxSteps, MaxIndex),
+			"a key names one of the company's wallets as its origin, on a path that the appliance signs nothing for")
+	}
+	return reason.New(code, "make it anew with the wallet's own keys", "a key names one of the company's wallets as its origin and is not its key")
 }
 
 // findSingles finds the keys of wallets that have one key, with or without an origin
@@ -245,7 +253,7 @@ func (t *Tx) checkOutputs(keys Keys) error {
 				continue
 			}
 			if !owns(keys, &k) {
-				return at(changeFalse("a key names one of the company's wallets as its origin and is not its key"), "outputs", i)
+				return at(notOurs(reason.ChangeFalse, k), "outputs", i)
 			}
 			if !t.net.fits(k.Path) {
 				return at(reason.New(reason.NetworkMismatch, "make it for "+t.rules.Network, "a key's path is for another network"), "outputs", i)

@@ -35,6 +35,19 @@ func (k Key) Origin() string {
 	return b.String()
 }
 
+// Limits of a path: coins on others would be hard to find again, so nobody may say
+// that they are ours.
+const (
+	maxSteps = 10
+	MaxIndex = 1_000_000 // the last step is below
+)
+
+// Near reports whether the path of a key is within the limits.
+func (k Key) Near() bool {
+	n := len(k.Path)
+	return n > 0 && n <= maxSteps && k.Path[n-1] < MaxIndex
+}
+
 // owns asks for a key and gives it its point. What is no point, or written with both of
 // its halves, is none of ours.
 func owns(keys Keys, k *Key) bool {

@@ -6,6 +6,7 @@ import (
 	bigendian "encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -43,12 +44,15 @@ func parseField(raw []byte) (ledger.Tx, error) {
 		return nil, reason.New(reason.FieldInvalid, `write {"psbt":"…"} with the PSBT in base64`, "this is not what is asked for a PSBT")
 	}
 	data, err := base64.StdEncoding.Strict().DecodeString(v.PSBT)
-	if err != nil || len(data) == 0 {
-		return nil, reason.New(reason.FieldInvalid, "write the PSBT in base64", "this is not base64, or it is empty").At("psbt")
+	if err != nil || len(data) == 0 || strings.ContainsAny(v.PSBT, "\r\n") {
+		return nil, reason.New(reason.FieldInvalid, "write the PSBT in base64, on one line", "this is not base64, or it is empty").At("psbt")
 	}
 	p, err := Parse(data)
 	if err != nil {
 		return nil, err
+	}
+	if p.form.text != binary {
+		return nil, reason.New(reason.FieldInvalid, "write the binary form of the PSBT in base64", "this is base64 of a text").At("psbt")
 	}
 	p.inline = true
 	return p, nil

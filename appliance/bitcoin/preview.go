@@ -11,11 +11,11 @@ import (
 )
 
 // claimed are the keys of somebody who believes a PSBT: whatever says that it comes
-// from one of these master keys is his.
+// from one of these master keys is his, on the paths that he uses.
 type claimed func(fingerprint [4]byte) bool
 
 func (c claimed) Knows(fingerprint [4]byte) bool { return c(fingerprint) }
-func (claimed) Owns(Key) bool                    { return true }
+func (claimed) Owns(k Key) bool                  { return k.Near() }
 
 // Limits of what is said one by one, so that a hostile PSBT does not bury the rest.
 const (

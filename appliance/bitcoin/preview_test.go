@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/btcec/v2"
+
 	"signdrop/appliance/ledger"
 	"signdrop/appliance/reason"
 )
@@ -336,6 +338,31 @@ func (rs ringsOf) Knows(f [4]byte) bool {
 }
 func (rs ringsOf) Owns(k Key) bool {
 	return slices.ContainsFunc(rs, func(r *ring) bool { return r.Knows(k.Fingerprint) && r.Owns(k) })
+}
+
+// TestPreviewFar: a path that nothing is signed for is one whosever the key is.
+func TestPreviewFar(t *testing.T) {
+	alice := newRing("alice")
+	for _, c := range []struct {
+		path []uint32
+		want []reason.Code
+	}{
+		{[]uint32{84 | hardened, hardened, hardened, 0, 999_999}, nil},
+		{[]uint32{84 | hardened, hardened, hardened, 0, 1_000_000}, []reason.Code{reason.OriginFalse}},
+		{[]uint32{84 | hardened, hardened, hardened, 0, hardened}, []reason.Code{reason.OriginFalse}},
+		{make([]uint32, 10), nil},
+		{make([]uint32, 11), []reason.Code{reason.OriginFalse}},
+	} {
+		key, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{9}, 32))
+		alice.add(key, c.path)
+		p := newPlan()
+		script, _ := single(kindP2WPKH, public(key))
+		p.spend(100_000, script).put(append([]byte{inDerivation}, public(key)...), alice.origin(public(key)))
+		text, codes := previewed(t, p.pay(99_000).bytes(), Rules{})
+		if !slices.Equal(codes, c.want) || strings.Contains(text, "is not its key") {
+			t.Errorf("%v: %v\n%s", c.path, codes, text)
+		}
+	}
 }
 
 // TestPreviewSound: what preview says is refused, no company has signed, whichever of the

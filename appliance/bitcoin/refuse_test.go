@@ -399,6 +399,14 @@ func TestRefusals(t *testing.T) {
 
 		// Networks.
 		{"keys of mainnet for testnet", reason.NetworkMismatch, "inputs[0]", func() *plan { return two(v0...) }, Rules{Network: "testnet"}},
+		{"change to a path of testnet", reason.NetworkMismatch, "outputs[0]", func() *plan {
+			p := newCoin(t, alice, 50_000)
+			key, _ := btcec.PrivKeyFromBytes(bytes.Repeat([]byte{11}, 32))
+			alice.add(key, []uint32{84 | hardened, 1 | hardened, hardened, 1, 5})
+			p.payTo(49_000, append([]byte{0, 20}, hash160(public(key))...))
+			p.outputs[0].put(append([]byte{outDerivation}, public(key)...), alice.origin(public(key)))
+			return p
+		}, Rules{}},
 		{"an xpub for testnet", reason.NetworkMismatch, "", func() *plan {
 			p := two(v0...)
 			p.global.put(xpubKey(mainXpub), []byte{1, 2, 3, 4})

@@ -59,6 +59,10 @@ func (o *Once) hold(u use, want *ledger.Signing, replace bool, owner any) (hold,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.held[u]; h != nil && h.text != sum {
+		if h.owner == owner && replace {
+			return hold{}, reason.New(reason.NonceUsed, "leave one of the two out, and drop the replacement when the batch is answered",
+				"%s", rival(&want.Use, "is wanted by another line")).At(want.Use.Field)
+		}
 		if h.owner == owner {
 			return hold{}, used(&want.Use)
 		}

@@ -68,12 +68,12 @@ func Parse(data []byte) (*Policy, error) {
 	switch p.Data {
 	case "", "safe", "any", "none":
 	default:
-		return nil, fmt.Errorf("reading policy.json: data is %q: use safe, any or none", p.Data)
+		return nil, &FieldError{"data", fmt.Errorf("data is %q: use safe, any or none", p.Data)}
 	}
 	if p.MaxAge != nil {
 		var err error
 		if p.maxAge, err = time.ParseDuration(*p.MaxAge); err != nil || p.maxAge <= 0 {
-			return nil, fmt.Errorf("reading policy.json: max_age is %q: write a duration such as 24h", *p.MaxAge)
+			return nil, &FieldError{"max_age", fmt.Errorf("max_age is %q: write a duration such as 24h", *p.MaxAge)}
 		}
 	}
 	for name, raw := range p.Ledgers {
@@ -83,7 +83,7 @@ func Parse(data []byte) (*Policy, error) {
 		}
 		rules, err := l.Rules(raw)
 		if err != nil {
-			return nil, fmt.Errorf("reading policy.json: %s: %w", name, err)
+			return nil, &FieldError{name, fmt.Errorf("%s: %w", name, err)}
 		}
 		if p.rules == nil {
 			p.rules = map[string]ledger.Rules{}
@@ -92,6 +92,16 @@ func Parse(data []byte) (*Policy, error) {
 	}
 	return p, nil
 }
+
+// FieldError is what is wrong with a field of a policy. Its text may hold the field's
+// value.
+type FieldError struct {
+	Field string // its name, one of those that a policy has
+	Err   error
+}
+
+func (e *FieldError) Error() string { return "reading policy.json: " + e.Err.Error() }
+func (e *FieldError) Unwrap() error { return e.Err }
 
 // noNull refuses a null, which would read as a restriction that is left out.
 func noNull(data []byte) error {

@@ -170,6 +170,11 @@ func TestOnce(t *testing.T) {
 	if _, err := sign(p, two, wallet, once, epoch, "first"); code(err) != reason.NonceUsed {
 		t.Errorf("another text in the same file: %v", err)
 	}
+	if _, err := sign(p, replaced, wallet, once, epoch, "first"); code(err) != reason.NonceUsed || !strings.Contains(err.Error(), "another line") {
+		t.Errorf("a replacement in the same file: %v", err)
+	} else if ref, _ := reason.As(err); strings.Contains(ref.Hint, `"replace": true`) {
+		t.Errorf("the hint is to say what was said: %s", ref.Hint)
+	}
 	if _, err := sign(p, replaced, wallet, once, epoch, "second"); code(err) != reason.NonceBusy {
 		t.Errorf("a replacement meanwhile: %v", err)
 	}

@@ -215,7 +215,7 @@ var table = func() []field {
 		{name: "script", max: 32, read: text(func(r *Request) *string { return &r.Script })},
 		{name: "account", max: maxStep, read: natural(func(r *Request) *int { return &r.Account })},
 		{name: "change", read: flag(func(r *Request) *bool { return &r.Change })},
-		{name: "index", max: maxStep, read: natural(func(r *Request) *int { return &r.Index })},
+		{name: "index", max: maxIndex, read: natural(func(r *Request) *int { return &r.Index })},
 		{name: "number", max: MaxAddresses, read: number(func(r *Request) *int { return &r.Number })},
 		{name: "data", read: readData},
 		{name: "key", max: 64, read: text(func(r *Request) *string { return &r.Key })},
@@ -425,8 +425,12 @@ func number(to func(*Request) *int) kind { return numberFrom(1, to) }
 // natural is a number from 0.
 func natural(to func(*Request) *int) kind { return numberFrom(0, to) }
 
-// maxStep is the greatest step of a path.
-const maxStep = 1<<31 - 1
+// maxStep is the greatest step of a path, maxIndex the last address that inputs are
+// signed for.
+const (
+	maxStep  = 1<<31 - 1
+	maxIndex = 999_999
+)
 
 func numberFrom(least int, to func(*Request) *int) kind {
 	return func(p *parser, f *field) error {

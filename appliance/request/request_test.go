@@ -63,6 +63,8 @@ func TestParse(t *testing.T) {
 		{"address, no script", `{"type":"wallet.address","wallet":"W_1"}`, reason.FieldMissing, "script"},
 		{"address, too many", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","number":101}`, reason.FieldInvalid, "number"},
 		{"address, none", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","number":0}`, reason.FieldInvalid, "number"},
+		{"address, the last", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","index":999999}`, "", ""},
+		{"address, behind the last", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","index":1000000}`, reason.FieldInvalid, "index"},
 		{"address, hardened", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","index":2147483648}`, reason.FieldInvalid, "index"},
 		{"address, negative", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","account":-1}`, reason.FieldInvalid, "account"},
 		{"address, string", `{"type":"wallet.address","wallet":"W_1","script":"p2tr","index":"1"}`, reason.FieldInvalid, "index"},

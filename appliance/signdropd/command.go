@@ -169,6 +169,14 @@ func (o *options) run(cmd *cobra.Command, serve bool) error {
 	if o.cfg.Recheck, err = keyfs.ParseRecheck(o.recheck); err != nil {
 		return usage(cmd, err)
 	}
+	// None would mean what is usual.
+	for name, d := range map[string]time.Duration{
+		"still": o.cfg.Still, "sig-wait": o.cfg.SigWait, "approval-wait": o.cfg.ApprovalWait, "rescan": o.cfg.Rescan,
+	} {
+		if d <= 0 {
+			return usage(cmd, fmt.Errorf("--%s %s: give a time above 0, such as 1s", name, d))
+		}
+	}
 	if err := o.seal.check(); err != nil {
 		return usage(cmd, err)
 	}

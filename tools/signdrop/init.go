@@ -88,7 +88,7 @@ Everything is on disk for good when the table is printed.`,
 			if err != nil {
 				return fmt.Errorf("setting up %s: %w", data, err)
 			}
-			return printReport(cmd.OutOrStdout(), data, plan, report)
+			return printReport(cmd.OutOrStdout(), data, sealed, plan, report)
 		},
 	}
 	f := cmd.Flags()
@@ -202,7 +202,7 @@ func checkID(id int, what string) error {
 	return nil
 }
 
-func printReport(w io.Writer, data string, plan setup.Plan, r *setup.Report) error {
+func printReport(w io.Writer, data, sealed string, plan setup.Plan, r *setup.Report) error {
 	t := newTable(w, "PATH", "STATE", "")
 	for _, it := range r.Items {
 		t.row(filepath.Join(data, it.Path), string(it.State), it.Note)
@@ -220,6 +220,9 @@ func printReport(w io.Writer, data string, plan setup.Plan, r *setup.Report) err
 	}
 	fmt.Fprintf(w, "\nrecipient: %s (encrypt requests with secrets to it: age -r RECIPIENT)\n", r.Recipient)
 	next := "signdropd serve --data " + data
+	if sealed != "" {
+		next += " --seal " + sealed
+	}
 	if plan.Company == "" && !anyCompany(data) {
 		next = "signdrop init --data " + data + " --company NAME --signer KEY.pub"
 	}

@@ -43,7 +43,7 @@ text, with --text $(printf %s TEXT | sha256sum).`,
 	f.StringVar(&l.wallet, "wallet", "", "wallet's `id`")
 	f.StringVar(&l.name, "name", "", "request file's `name`")
 	f.StringVar(&l.by, "by", "", "`principal` that asked, or the fingerprint of its key")
-	f.StringVar(&l.nonce, "nonce", "", "one-time `key` of the ledger")
+	f.StringVar(&l.nonce, "nonce", "", "what was used up: the one-time `key` of Metacoin, CHAIN:NONCE of Ethereum, TXID:INDEX of an output of Bitcoin")
 	f.StringVar(&l.signature, "signature", "", "beginning of the signature, in `base64`")
 	f.StringVar(&l.request, "request", "", "beginning of the request's SHA-256, in `hex`")
 	f.StringVar(&l.text, "text", "", "beginning of the signed text's SHA-256, in `hex`")

@@ -377,7 +377,7 @@ their own for each (BIP-44, 49, 84, 86).`,
 	fs.StringVar(&script, "script", "", "`form` of the addresses: p2pkh, p2sh-p2wpkh, p2wpkh or p2tr")
 	fs.StringVar(&network, "network", "", "`network` for a single key: main, test or regtest (default main)")
 	fs.IntVar(&account, "account", 0, "`number` of the account")
-	fs.IntVar(&index, "index", 0, "the first address")
+	fs.IntVar(&index, "index", 0, "the first address, 999999 at most")
 	fs.IntVar(&number, "number", 1, "how many addresses, 1 to 100")
 	fs.BoolVar(&change, "change", false, "addresses for change")
 	f.flags(cmd)

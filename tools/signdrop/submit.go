@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,7 +114,9 @@ func (s *submit) run(cmd *cobra.Command, args []string) error {
 		return usagef("--timeout cannot be negative")
 	}
 	if s.get != "" {
-		if info, err := os.Stat(s.get); err != nil {
+		if info, err := os.Stat(s.get); errors.Is(err, fs.ErrNotExist) {
+			return hinted(fmt.Errorf("--get %s: there is no such directory", s.get), "make it first; nothing was dropped")
+		} else if err != nil {
 			return err
 		} else if !info.IsDir() {
 			return usagef("--get %s: this is not a directory", s.get)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -97,16 +98,33 @@ func (v *verify) run(cmd *cobra.Command, files []string) (err error) {
 	}
 	w := bufio.NewWriter(v.out)
 	v.out = w
+	unread := 0
 	for _, file := range files {
-		if err := v.file(file); err != nil {
-			w.Flush()
-			return fmt.Errorf("%s: %w", file, err)
+		err := v.file(file)
+		if err == nil {
+			continue
 		}
+		if err = fmt.Errorf("%s: %w", file, err); len(files) == 1 {
+			w.Flush()
+			return err
+		}
+		// One that is no answer, such as the outbox's appliance.json, hides no other.
+		hint := ""
+		if f := (*failure)(nil); errors.As(err, &f) {
+			hint = f.hint
+		}
+		complain(v.errs, err.Error(), hint)
+		unread++
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if unread > 0 && v.bad > 0 {
+		complain(v.errs, fmt.Sprintf("%d of %s must not be trusted", v.bad, plural(v.checked, "answer")), "")
+	}
 	switch {
+	case unread > 0:
+		return codedf(exitFailed, "%d of %s could not be checked", unread, plural(len(files), "file"))
 	case v.bad > 0:
 		return codedf(exitRefused, "%d of %s must not be trusted", v.bad, plural(v.checked, "answer"))
 	case v.refused > 0:
