@@ -901,6 +901,7 @@ func (a *Appliance) created(o *outcome) (err error) {
 	o.event.Kind, o.event.Type, o.event.Wallet = "created", request.WalletCreate, o.wallet.ID()
 	ans := walletAnswer(o)
 	ans.Address = "" // it has none when it is created, whatever it has now
+	ans.NotAfter = zulu(o.wallet.NotAfter())
 	if o.wallet.HD() {
 		if ans.Bitcoin, err = treeMembers(o.wallet); err != nil {
 			return err

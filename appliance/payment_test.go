@@ -646,6 +646,9 @@ func TestPaymentWalletTime(t *testing.T) {
 	y := newTreasury(t, "")
 	stop := y.serve()
 	a, _ := y.ask(y.acme, ".json", []byte(`{"type":"wallet.create","kind":"hd","network":"main","wallet_not_after":"2020-01-01T00:00:00Z"}`))
+	if a.NotAfter != "2020-01-01T00:00:00Z" {
+		t.Errorf("the answer says that the wallet ends at %q", a.NotAfter)
+	}
 	old, err := testbed.Accounts(a)
 	y.ok(err)
 	main, _ := y.tree(y.acme, "main", "main")

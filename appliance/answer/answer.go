@@ -50,6 +50,7 @@ type Signed struct {
 type Wallet struct {
 	Head
 	Wallet, Address, Curve, PublicKey string
+	NotAfter                          string   // RFC 3339, "" for none
 	Bitcoin                           []Member // what an HD wallet has beside these
 	Submit                            []byte
 }
@@ -153,6 +154,7 @@ func (w *Wallet) append(dst []byte) []byte {
 	dst = optional(dst, "address", w.Address)
 	dst = member(dst, "curve", w.Curve)
 	dst = member(dst, "public_key", w.PublicKey)
+	dst = optional(dst, "not_after", w.NotAfter)
 	dst = appendValues(dst, w.Bitcoin)
 	return end(dst, w.Submit)
 }
