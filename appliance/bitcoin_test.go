@@ -162,6 +162,7 @@ func TestBitcoinImports(t *testing.T) {
 // TestBitcoinSecretsInTheClear are wiped, whatever file they come in.
 func TestBitcoinSecretsInTheClear(t *testing.T) {
 	r := newRig(t)
+	r.cfg.Still = soon
 	stop := r.serve()
 	for name, text := range map[string]string{
 		"words.json": `{"type":"wallet.import","mnemonic":"` + vectorWords + `","network":"main"}`,
@@ -175,7 +176,7 @@ func TestBitcoinSecretsInTheClear(t *testing.T) {
 			t.Errorf("%s: %+v", name, a)
 		}
 	}
-	r.ok(os.WriteFile(r.path("spool", "acme", "inbox", "backup.txt"), []byte(strings.ReplaceAll(vectorWords, " ", "\n")), 0o600))
+	r.put("acme", "backup.txt", []byte(strings.ReplaceAll(vectorWords, " ", "\n")))
 	if a := r.reason("backup.txt"); a.Code != string(reason.SecretInTheClear) {
 		t.Errorf("backup.txt: %+v", a)
 	}

@@ -206,6 +206,7 @@ func TestCompanyLife(t *testing.T) {
 // themselves.
 func TestAdminsChange(t *testing.T) {
 	r := newRig(t)
+	r.cfg.Still = soon // what no administrator has signed is refused then
 	r.admins(2)
 	r.serve()
 	set := func(threshold int, keys ...*testbed.Partner) string {
@@ -282,8 +283,7 @@ func TestImport(t *testing.T) {
 // is called and whether or not it is signed.
 func TestSecretInTheClear(t *testing.T) {
 	r := newRig(t)
-	r.cfg.SigWait = soon
-	r.serve()
+	r.cfg.Still, r.cfg.SigWait = soon, soon
 	pem, _ := testKey(t, "secp384r1")
 	text := []byte(fmt.Sprintf(`{"type":"wallet.import","private_key":%q}`, pem))
 	r.put("acme", "a.json.sig", r.acme.Sign(text))
@@ -296,15 +296,14 @@ func TestSecretInTheClear(t *testing.T) {
 	line := append([]byte(`{"type":"wallet.create","curve":"P-256"}`+"\n"), phrase...)
 	r.put("acme", "b.jsonl.sig", r.acme.Sign(line))
 	r.put("acme", "b.jsonl", line)
+	stop := r.serve()
 	for _, base := range []string{"a", "key.pem", "unsigned", "p", "b"} {
 		if got := r.reason(base); got.Code != string(reason.SecretInTheClear) {
 			t.Errorf("%s: refused as %s", base, got.Code)
 		}
 	}
-	r.until("all is put away", func() bool {
-		left, _ := os.ReadDir(r.path("work", "acme"))
-		return len(left) == 0
-	})
+	stop()
+	r.empty("work", "acme")
 	r.empty("spool", "acme", "inbox")
 	if exists(r.path("db", "companies", "acme", "wallets")) {
 		t.Error("a wallet was made")
@@ -316,6 +315,8 @@ func TestSecretInTheClear(t *testing.T) {
 // TestDataKeys: texts go in, come back as ciphertext, and come out to the asker.
 func TestDataKeys(t *testing.T) {
 	r := newRig(t)
+	var c clock
+	r.cfg.Now = c.now
 	id := plantDataKey(t, r)
 	r.serve()
 	me, err := age.GenerateX25519Identity()
@@ -394,7 +395,9 @@ func TestDataKeys(t *testing.T) {
 	if got := decrypt("damaged", strings.Replace(sealed, ct.Ciphertext[:4], "AAAA", 1)+fmt.Sprintf(`"recipient":%q`, me.Recipient()), phrase); got.Code != string(reason.CiphertextInvalid) {
 		t.Errorf("damaged: %+v", got)
 	}
-	// Guessing is slowed down, and the right one then has to wait too.
+	// Guessing is slowed down, and the right one then has to wait too: for a second,
+	// which does not pass while the clock stands.
+	c.stop()
 	for i := range 5 {
 		if got := decrypt(fmt.Sprintf("guess%d", i), sealed+fmt.Sprintf(`"recipient":%q`, me.Recipient()), fmt.Sprintf("guess number %d", i)); got.Code != string(reason.PassphraseWrong) {
 			t.Errorf("guess %d: %+v", i, got)

@@ -128,10 +128,10 @@ func TestDocumentTwins(t *testing.T) {
 // be within the limit.
 func TestDocumentRefused(t *testing.T) {
 	r := newRig(t)
-	r.cfg.SigWait = soon
 	r.admins(1)
 	stop := r.serve()
 	w := r.coins()
+	stop()
 	doc := testDocument(w, "whole", "coin")
 	in := r.path("spool", "acme", "inbox")
 	put := func(name string, data []byte) {
@@ -147,6 +147,8 @@ func TestDocumentRefused(t *testing.T) {
 	admin := r.path("spool", "admin", "inbox")
 	r.ok(os.WriteFile(admin+"/cmd.psbt.sig", ann.SignAs(doc, auth.NamespaceAdmin), 0o600))
 	r.ok(os.WriteFile(admin+"/cmd.psbt", doc, 0o600))
+	r.cfg.Still, r.cfg.SigWait = soon, soon
+	stop = r.serve()
 	for base, code := range map[string]reason.Code{
 		"unsigned": reason.SignatureMissing, "forged": reason.SignatureInvalid, "big": reason.TooLarge, "nonsense": reason.PSBTMalformed,
 	} {

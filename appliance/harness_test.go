@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,8 +26,10 @@ import (
 // patience is how long a condition may take to come true before a test gives up.
 const patience = 5 * time.Minute
 
-// soon is how long a file waits for its signature in tests of what becomes of it then.
-const soon = time.Second
+// soon is how long a file waits, for its signature or for whatever it lacks, in tests of
+// what becomes of it then. It may be over between any two steps of a test, so that what
+// is to be answered lies there whole before the appliance starts.
+const soon = 50 * time.Millisecond
 
 // rig is a data volume on the real disk with partners, and an appliance on it.
 type rig struct {
@@ -61,8 +64,8 @@ func (l *logged) String() string {
 }
 
 // newRig makes a volume with the companies acme and others. A file waits for its
-// signature, and a signature for its file, for longer than any test that drops both: a
-// busy machine may take its time between them.
+// signature, a signature for its file, and what does not verify for what does, longer
+// than any test: a busy machine may take its time between two files of one request.
 func newRig(t testing.TB, others ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), acme: testbed.NewPartner("acme")}
@@ -83,7 +86,7 @@ func newRig(t testing.TB, others ...string) *rig {
 	}
 	r.cfg = appliance.Config{
 		ID: "SD_0011223344556677", AllowNew: true, Watch: r.dir, Log: zerolog.New(io.MultiWriter(zerolog.NewTestWriter(t), &r.log)),
-		Still: 50 * time.Millisecond, SigWait: patience, Rescan: 20 * time.Millisecond,
+		Still: patience, SigWait: patience, Rescan: 20 * time.Millisecond,
 		Reserve: 1,
 	}
 	return r
@@ -149,6 +152,21 @@ func (r *rig) until(what string, cond func() bool) {
 		}
 		tick()
 	}
+}
+
+// clock is the time of day, until it is stopped.
+type clock struct{ stood atomic.Pointer[time.Time] }
+
+func (c *clock) now() time.Time {
+	if t := c.stood.Load(); t != nil {
+		return *t
+	}
+	return time.Now()
+}
+
+func (c *clock) stop() {
+	t := time.Now()
+	c.stood.Store(&t)
 }
 
 // tick gives the other side of a condition time to run.

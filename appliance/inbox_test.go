@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"signdrop/appliance/journal"
 	"signdrop/appliance/reason"
 	"signdrop/appliance/testbed"
 )
@@ -128,12 +129,14 @@ func TestBadInbox(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
-			r.cfg.SigWait = soon
 			stop := r.serve()
 			wallet := r.wallet("P-256")
+			stop()
 			in := r.path("spool", "acme", "inbox")
 			c.plant(r, in)
 			r.drop(r.acme, "good.json", testbed.Transfer(wallet, "good"))
+			r.cfg.Still, r.cfg.SigWait = soon, soon
+			stop = r.serve()
 			r.wait("spool", "acme", "outbox", "good.result.json")
 			base := c.base
 			if base == "" {
@@ -196,7 +199,6 @@ func TestSignatureFirst(t *testing.T) {
 // when it is whole, never before, and not refused meanwhile.
 func TestSlowUpload(t *testing.T) {
 	r := newRig(t)
-	r.cfg.Still = patience
 	stop := r.serve()
 	w := r.wallet("P-256")
 	data := testbed.Transfer(w, "slow")
@@ -226,6 +228,7 @@ func TestSlowUpload(t *testing.T) {
 // TestUnfinishedNames: what uploaders call unfinished is left alone.
 func TestUnfinishedNames(t *testing.T) {
 	r := newRig(t)
+	r.cfg.Still = soon
 	stop := r.serve()
 	in := r.path("spool", "acme", "inbox")
 	names := []string{".pay.json", "pay.json.part", "pay.json.filepart", "pay.json~", "pay.json.TMP", ".in.pay.json.", "pay.json.1234abcd.partial", "pay.json.crdownload"}
@@ -266,12 +269,10 @@ func TestJunkFlood(t *testing.T) {
 		r.ok(os.WriteFile(fmt.Sprintf("%s/junk %d", in, i), nil, 0o600))
 	}
 	r.cfg.Log = r.cfg.Log.Level(2) // 200,000 lines say nothing more
-	stop := r.serve()
+	r.cfg.Still = soon
 	r.drop(beta, "w.json", []byte(`{"type":"wallet.create","curve":"P-256"}`))
+	stop := r.serve()
 	w := r.parse(r.wait("spool", "beta", "outbox", "w.result.json")).Wallet
-	if list, _ := os.ReadDir(in); len(list) == 0 {
-		t.Error("the flood was over before the other partner was served")
-	}
 	for i := range 3 {
 		name := fmt.Sprintf("p%d.json", i)
 		r.drop(beta, name, testbed.Transfer(w, name))
@@ -289,6 +290,21 @@ func TestJunkFlood(t *testing.T) {
 	r.ok(err)
 	if len(list) != 2*n {
 		t.Errorf("rejected/ has %d files, want %d and their reasons", len(list), n)
+	}
+	// Who was first, whenever this test had its turn to look, the journal tells.
+	journals, err := r.root.Sub("journal")
+	r.ok(err)
+	defer journals.Close()
+	before, served := 0, false
+	r.ok(journal.Each(journals, func(_ journal.Place, e *journal.Event) error {
+		served = served || e.Company == "beta"
+		if !served && e.Company == "acme" {
+			before++
+		}
+		return nil
+	}))
+	if !served || before > n/2 {
+		t.Errorf("%d of %d names of the flood came before the other partner", before, n)
 	}
 	r.check(true)
 }

@@ -28,7 +28,7 @@ install_ethers() {
 	mkdir -p "${ethers%/*}"
 	new=$(mktemp -d "${ethers%/*}/new-XXXXXX")
 	cp "$lock/package.json" "$lock/package-lock.json" "$new"
-	(cd "$new" && npm ci --ignore-scripts --no-audit --no-fund --loglevel error) ||
+	(cd "$new" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=6 --loglevel error) ||
 		{ rm -rf "$new"; echo "demo: npm could not install ethers; it takes the network once" >&2; exit 1; }
 	mv -T "$new" "$ethers" 2>/dev/null || rm -rf "$new" # another run may have been faster
 }

@@ -89,7 +89,7 @@ func Child(ctx context.Context, log zerolog.Logger) error {
 
 // parting is for how long a door that ends waits for its sessions to leave what came
 // in order. It is less than what the keeper waits for the door.
-const parting = 1500 * time.Millisecond
+var parting = 1500 * time.Millisecond // a variable for tests
 
 // tellConfinement logs what is enforced and refuses to serve with less than was
 // meant.

@@ -53,6 +53,7 @@ type Keeper struct {
 	// Listening is called with the address when the port is bound.
 	Listening func(net.Addr)
 
+	grace   time.Duration // for a door that is to end, before it is killed; default 2 s
 	root    durable.Dir
 	host    ssh.Signer
 	groups  []int                // further groups that the door needs
@@ -116,6 +117,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	if k.Every <= 0 {
 		k.Every = time.Second
+	}
+	if k.grace <= 0 {
+		k.grace = 2 * time.Second
 	}
 	k.withdraw() // of a keeper that was killed
 	k.adopted, k.said = map[string]time.Time{}, map[string]string{}
@@ -201,7 +205,7 @@ func (k *Keeper) once(ctx context.Context, l *net.TCPListener) error {
 			if exit != nil {
 				err = fmt.Errorf("%w (%w)", exit, err)
 			}
-		case <-time.After(2 * time.Second):
+		case <-time.After(k.grace):
 			// It leads a session, and so a group: whatever it may have started
 			// goes too.
 			if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); err != nil {

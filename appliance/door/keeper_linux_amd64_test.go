@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	switch {
 	case *childFlag:
+		parting = patience // a test's machine may be slow
 		log := zerolog.New(os.Stderr)
 		if err := Child(context.Background(), log); err != nil {
 			log.Error().Err(err).Msg("the door has failed")
@@ -127,7 +128,7 @@ func volume(t *testing.T) (dir, key string) {
 func keeperOf(dir string, log *lockedBuffer, args ...string) *Keeper {
 	k := &Keeper{
 		Data: dir, Listen: "127.0.0.1:0", Program: append([]string{"/proc/self/exe"}, args...), Stderr: log,
-		Settings: testSettings(), Log: zerolog.New(log), Every: 20 * time.Millisecond,
+		Settings: testSettings(), Log: zerolog.New(log), Every: 20 * time.Millisecond, grace: patience,
 	}
 	if os.Getuid() == 0 {
 		k.User = &User{doorUID, doorUID}
@@ -529,6 +530,7 @@ func TestGroupIsKilled(t *testing.T) {
 	log := newLockedBuffer()
 	k := keeperOf(dir, log)
 	k.Program = []string{"/bin/sh", "-c", "sleep 300 & echo started $! >&2; wait; exit"}
+	k.grace = 100 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	done := make(chan error, 1)

@@ -69,7 +69,7 @@ func unread(t *testing.T, conn *ssh.Client) {
 // connection, however busy it is in another.
 func TestUnreadChannel(t *testing.T) {
 	set := testSettings()
-	set.Stall = 300 * time.Millisecond
+	set.Stall = 3 * time.Second // in which what goes before is written
 	b := newBed(t, set)
 	check(t, os.WriteFile(b.path("outbox", "large"), bytesOf(64<<10), 0o640))
 	conn, err := b.dial("acme", signerOf("acme"))
@@ -90,9 +90,7 @@ func TestUnreadChannel(t *testing.T) {
 
 // TestIdleChannel: a channel that asks for nothing is closed, its busy neighbour not.
 func TestIdleChannel(t *testing.T) {
-	set := testSettings()
-	set.Idle = time.Second
-	b := newBed(t, set)
+	b := newBed(t, testSettings())
 	conn, err := b.dial("acme", signerOf("acme"))
 	check(t, err)
 	defer conn.Close()
@@ -102,17 +100,21 @@ func TestIdleChannel(t *testing.T) {
 	check(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- idle.Wait() }()
-	await(t, "the idle channel is closed", func() bool {
-		if _, err := busy.Stat("/inbox"); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case <-ended:
-			return true
-		default:
-			return false
-		}
-	})
+	_, err = busy.Stat("/inbox")
+	check(t, err)
+	// The moment at which the busy one has not been idle for too long, and the other has.
+	sn := b.srv.open()[0]
+	var newest int64
+	for l := range sn.openLines() {
+		newest = max(newest, l.active.Load())
+	}
+	if sn.idle(time.Unix(0, newest).Add(b.srv.set.Idle)) {
+		t.Error("the connection has to go too")
+	}
+	<-ended
+	if _, err := busy.Stat("/inbox"); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestNextChannel: a channel that both sides have closed makes room for the next.

@@ -177,17 +177,22 @@ func (s *server) janitor() {
 			swept = now
 			s.sweep(now)
 		}
-		for _, c := range s.open() {
-			if c.idle(now) {
-				c.log.Info().Msg("SFTP connection closed: idle")
-				c.conn.Close()
-			}
-		}
+		s.closeIdle(now)
 		s.recheck()
 		select {
 		case <-s.done:
 			return
 		case <-tick.C:
+		}
+	}
+}
+
+// closeIdle closes the connections that have asked for nothing for too long.
+func (s *server) closeIdle(now time.Time) {
+	for _, c := range s.open() {
+		if c.idle(now) {
+			c.log.Info().Msg("SFTP connection closed: idle")
+			c.conn.Close()
 		}
 	}
 }

@@ -52,7 +52,7 @@ func ethers(t testing.TB) string {
 				t.Fatal(err)
 			}
 		}
-		cmd := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+		cmd := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=6")
 		cmd.Dir = tmp
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("npm ci: %v (it takes nodejs and npm)\n%s", err, out)

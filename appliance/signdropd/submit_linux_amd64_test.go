@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"errors"
@@ -102,9 +103,9 @@ func (c *client) door(args ...string) *run {
 }
 
 // doorAlone starts a door without a signer, so that requests wait.
-func (c *client) doorAlone(listen string) *run {
+func (c *client) doorAlone() *run {
 	c.t.Helper()
-	words := append(append([]string{}, program...), "door", "--data="+c.v.dir, "--listen="+listen, "--log-format=json")
+	words := append(append([]string{}, program...), "door", "--data="+c.v.dir, "--listen=127.0.0.1:0", "--log-format=json")
 	log, err := os.CreateTemp(c.dir, "door")
 	c.v.ok(err)
 	defer log.Close()
@@ -290,7 +291,7 @@ func TestSubmitSFTPFiles(t *testing.T) {
 // and no other request takes its place.
 func TestSubmitSFTPWaiting(t *testing.T) {
 	c := newClient(t)
-	r := c.doorAlone("127.0.0.1:0")
+	r := c.doorAlone()
 	c.hostKey(c.addr)
 	c.request("pay")
 	c.has(c.submit(0, c.addr, "pay.json"), `^dropped\tpay\.json$`)
@@ -376,7 +377,7 @@ func TestSubmitSFTPCutAnywhere(t *testing.T) {
 		was := relay.cut.Load()
 		relay.limits(limit)
 		// Before there was a connection, its loss is an error.
-		cmd := c.command(relay.addr(), "--wait", "--timeout=20s", name)
+		cmd := c.command(relay.addr(), "--wait", "--timeout="+patience.String(), name)
 		out, err := cmd.CombinedOutput()
 		if err != nil && strings.Contains(string(out), "was lost") {
 			t.Fatalf("cut after %d: %v\n%s", limit, err, out)
@@ -408,7 +409,9 @@ func TestSubmitSFTPWaitCut(t *testing.T) {
 	c.submit(0, relay.addr(), "--wait", c.request("first"))
 	// Without a signer the second request has to wait.
 	r.stop()
-	alone := c.doorAlone(c.addr)
+	// Each door has a port of its own: the one before's may be somebody else's by now.
+	alone := c.doorAlone()
+	relay.lead(c.addr)
 	c.request("second")
 	var out bytes.Buffer
 	cmd := c.command(relay.addr(), "--wait", "--timeout=1m", "second.json")
@@ -420,7 +423,8 @@ func TestSubmitSFTPWaitCut(t *testing.T) {
 	})
 	relay.sever()
 	alone.stop()
-	c.doorAlone(c.addr)
+	c.doorAlone()
+	relay.lead(c.addr)
 	c.v.serve()
 	c.code(0, cmd.Wait(), out.String())
 	c.has(out.String(), `^answered\tsecond\.json\t`)
@@ -436,26 +440,10 @@ func TestSubmitOpenSSH(t *testing.T) {
 	c.sshKey("host_rsa", "-t", "rsa", "-b", "3072")
 	c.sshKey("host_ed", "-t", "ed25519")
 	c.write("authorized", c.read("key.pub"))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	c.v.ok(err)
-	c.addr = l.Addr().String()
-	l.Close()
 	user := strings.TrimSpace(string(tool(t, "id", "-un")))
-	c.write("sshd_config", fmt.Appendf(nil, "ListenAddress %s\nHostKey %s\nHostKey %s\nAuthorizedKeysFile %s\nStrictModes no\nPidFile none\nPermitRootLogin yes\nUsePAM no\nSubsystem sftp internal-sftp\n",
-		c.addr, c.path("host_rsa"), c.path("host_ed"), c.path("authorized")))
 	c.v.ok(os.MkdirAll("/run/sshd", 0o755))
-	sshd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", c.path("sshd_config"))
-	var log bytes.Buffer
-	sshd.Stderr = &log
-	c.v.ok(sshd.Start())
-	t.Cleanup(func() { sshd.Process.Kill(); sshd.Wait() })
-	c.v.until("sshd listens", func() bool {
-		conn, err := net.Dial("tcp", c.addr)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
+	c.sshd(fmt.Sprintf("HostKey %s\nHostKey %s\nAuthorizedKeysFile %s\nStrictModes no\nPidFile none\nPermitRootLogin yes\nUsePAM no\nSubsystem sftp internal-sftp\n",
+		c.path("host_rsa"), c.path("host_ed"), c.path("authorized")))
 	// Only the RSA key is known; the server would show the other first.
 	line := bytes.Fields(c.read("host_rsa.pub"))
 	c.write("hosts", fmt.Appendf(nil, "[127.0.0.1]:%s %s %s\n", strings.TrimPrefix(c.addr, "127.0.0.1:"), line[0], line[1]))
@@ -479,15 +467,42 @@ func TestSubmitOpenSSH(t *testing.T) {
 	c.inbox()
 }
 
+// sshd starts OpenSSH's server with a configuration, at an address that it adds. sshd
+// takes no port that the kernel chooses, and one that was free a moment ago may be
+// somebody's when it starts: then another is tried.
+func (c *client) sshd(config string) {
+	c.t.Helper()
+	for range 10 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		c.v.ok(err)
+		c.addr = l.Addr().String()
+		l.Close()
+		c.write("sshd_config", []byte("ListenAddress "+c.addr+"\n"+config))
+		cmd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", c.path("sshd_config"))
+		errs, err := cmd.StderrPipe()
+		c.v.ok(err)
+		c.v.ok(cmd.Start())
+		c.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		log := bufio.NewReader(errs)
+		for line := ""; err == nil; {
+			if line, err = log.ReadString('\n'); strings.HasPrefix(line, "Server listening on ") {
+				go io.Copy(io.Discard, log)
+				return
+			}
+		}
+	}
+	c.t.Fatal("sshd does not listen")
+}
+
 // relay passes connections on and cuts them.
 type relay struct {
 	l   net.Listener
-	to  string
 	cut atomic.Int32 // how many were cut
 
 	seen atomic.Int32 // how many came and reached the door
 
 	mu    sync.Mutex
+	to    string
 	next  []int64 // after how many bytes from the client the next ones are cut
 	conns map[net.Conn]bool
 }
@@ -520,6 +535,13 @@ func (r *relay) limits(n ...int64) {
 	r.mu.Unlock()
 }
 
+// lead passes what comes from now on to another address.
+func (r *relay) lead(to string) {
+	r.mu.Lock()
+	r.to = to
+	r.mu.Unlock()
+}
+
 // sever cuts what is open.
 func (r *relay) sever() {
 	r.mu.Lock()
@@ -531,7 +553,10 @@ func (r *relay) sever() {
 
 func (r *relay) pass(client net.Conn) {
 	defer client.Close()
-	door, err := net.Dial("tcp", r.to)
+	r.mu.Lock()
+	to := r.to
+	r.mu.Unlock()
+	door, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}

@@ -343,6 +343,15 @@ func (v *volume) ask(name string, data []byte) *answer.Answer {
 	return v.parse(v.await(v.outbox(answerName(name))))
 }
 
+// put gives a file its name in one step: a file that is half written can be refused
+// before the other half comes.
+func (v *volume) put(path string, data []byte) {
+	v.t.Helper()
+	hidden := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	v.ok(os.WriteFile(hidden, data, 0o600))
+	v.ok(os.Rename(hidden, path))
+}
+
 // refused drops a request and returns the reason why it is refused.
 func (v *volume) refused(name string, data []byte) *answer.Answer {
 	v.t.Helper()

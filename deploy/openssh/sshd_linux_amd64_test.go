@@ -2,7 +2,9 @@
 package openssh_test
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -11,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"signdrop/appliance/setup"
 )
@@ -64,6 +65,38 @@ func configure(t *testing.T, dir, data string) (file, port string) {
 	return file, port
 }
 
+// listens starts sshd, until the test ends, and reports whether it got its port.
+func listens(t *testing.T, file string) bool {
+	t.Helper()
+	cmd := exec.Command(sshd, "-D", "-e", "-f", file)
+	errs, err := cmd.StderrPipe()
+	check(t, err)
+	check(t, cmd.Start())
+	var log bytes.Buffer
+	logged := make(chan struct{})
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-logged
+		cmd.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	})
+	lines := bufio.NewScanner(errs)
+	up := false
+	for !up && lines.Scan() {
+		fmt.Fprintln(&log, lines.Text())
+		up = strings.HasPrefix(lines.Text(), "Server listening on ")
+	}
+	go func() {
+		defer close(logged)
+		for lines.Scan() {
+			fmt.Fprintln(&log, lines.Text())
+		}
+	}()
+	return up
+}
+
 // volume makes a data volume with the partner's directories.
 func volume(t *testing.T, data, key string) {
 	t.Helper()
@@ -113,26 +146,11 @@ func TestSSHD(t *testing.T) {
 	if os.Getuid() != 0 {
 		return
 	}
-	var log bytes.Buffer
-	cmd := exec.Command(sshd, "-D", "-e", "-f", file)
-	cmd.Stderr = &log
-	check(t, cmd.Start())
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		if t.Failed() {
-			t.Log(log.String())
-		}
-	})
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		c, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			c.Close()
-			break
-		}
-		if time.Now().After(end) {
+	for tries := 0; !listens(t, file); tries++ {
+		if tries == 10 {
 			t.Fatal("sshd does not listen")
 		}
+		file, port = configure(t, dir, data) // somebody has the port by now
 	}
 	request := filepath.Join(dir, "pay.json")
 	check(t, os.WriteFile(request, []byte("{}\n"), 0o666))

@@ -89,8 +89,8 @@ func (b *bench) shellSample() (float64, error) {
 	drop := func(i int) error {
 		return os.Rename(filepath.Join(dir, "made", name(i)), filepath.Join(dir, "in", name(i)))
 	}
-	// The first file is dropped again and again until the loop has begun to look.
-	if err := b.wake(dir, drop, name(0)); err != nil {
+	// Files are dropped one after the other until the loop has begun to look.
+	if err := b.wake(dir, name(0)); err != nil {
 		return 0, err
 	}
 	start := time.Now()
@@ -105,20 +105,24 @@ func (b *bench) shellSample() (float64, error) {
 	return float64(b.sizes.shell) / time.Since(start).Seconds(), nil
 }
 
-// wake moves a file in and out until its signature is there.
-func (b *bench) wake(dir string, drop func(int) error, name string) error {
-	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if err := drop(0); err != nil {
+// wake drops a file under new names until one of them is signed. What was dropped
+// stays: the loop ends if it does not find what it was told of.
+func (b *bench) wake(dir, name string) error {
+	made := filepath.Join(dir, "made", name)
+	for end, i := time.Now().Add(patience), 0; time.Now().Before(end); i++ {
+		again := fmt.Sprintf("wake-%04d.json", i)
+		if err := os.Link(made, filepath.Join(dir, "made", again)); err != nil {
+			return err
+		}
+		if err := os.Rename(filepath.Join(dir, "made", again), filepath.Join(dir, "in", again)); err != nil {
 			return err
 		}
 		for range 20 {
 			time.Sleep(10 * time.Millisecond)
-			if _, err := os.Stat(filepath.Join(dir, "out", name+".sig")); err == nil {
-				return nil
+			list, err := os.ReadDir(filepath.Join(dir, "out"))
+			if err != nil || len(list) > 0 {
+				return err
 			}
-		}
-		if err := os.Rename(filepath.Join(dir, "in", name), filepath.Join(dir, "made", name)); err != nil {
-			return err
 		}
 	}
 	return errors.New("the shell loop does not answer")

@@ -117,7 +117,7 @@ func start(t *testing.T, dir string, env ...string) (stop func(), log string) {
 // until waits for a condition.
 func until(t *testing.T, log, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			data, _ := os.ReadFile(log)
 			t.Fatalf("waited in vain until %s\n%s", what, data)

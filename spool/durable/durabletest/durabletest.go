@@ -190,7 +190,7 @@ func (v *volume) promptly(doing string, f func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		v.Fatalf("%s blocks", doing)
 	}
 }
