@@ -6,7 +6,7 @@ set -euo pipefail
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-"${GO:-go}" test -v -timeout 20m "$@" >"$log" 2>&1 || status=$?
+"${GO:-go}" test -v -timeout 40m "$@" >"$log" 2>&1 || status=$?
 if [ "$status" -ne 0 ]; then
 	# Everything but the tests that passed.
 	grep -avE '^\s*(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" || true
