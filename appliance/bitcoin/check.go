@@ -182,6 +182,9 @@ func (t *Tx) checkOrigins(keys Keys) error {
 			if !keys.Knows(k.Fingerprint) {
 				continue
 			}
+			if in.internal != nil && bytes.Equal(k.Public, schnorr.SerializePubKey(in.internal)) {
+				k.Point = in.internal
+			}
 			if !owns(keys, &k) {
 				return at(notOurs(reason.OriginFalse, k), "inputs", i)
 			}

@@ -3,6 +3,8 @@ package bitcoin
 import (
 	"bytes"
 
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcec/v2/schnorr"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -22,8 +24,11 @@ type input struct {
 	final  bool // finished already, by another program
 	spends []*spend
 	nested []byte // the redeem script of P2SH with segregated witness
-	owned  map[string]Key
-	ours   bool
+
+	internal *btcec.PublicKey // of a Taproot output, if it is known
+
+	owned map[string]Key
+	ours  bool
 
 	byField map[string]*spend // see spendOf
 }
@@ -291,7 +296,12 @@ func (in *input) readTaproot(output []byte) *reason.Refusal {
 	if internal == nil {
 		return nil // somebody else's, or signed by no key that has an origin
 	}
-	q, ok := taprootPoint(internal, root)
+	point, err := schnorr.ParsePubKey(internal)
+	if err != nil {
+		return mismatch("the internal key is not a point of the curve")
+	}
+	in.internal = point
+	q, ok := taprootPoint(point, root)
 	if !ok || !hasX(&q, output) {
 		return mismatch("the internal key and the merkle root do not make the key in the output")
 	}

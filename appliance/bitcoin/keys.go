@@ -51,16 +51,25 @@ func (k Key) Near() bool {
 // owns asks for a key and gives it its point. What is no point, or written with both of
 // its halves, is none of ours.
 func owns(keys Keys, k *Key) bool {
-	full := k.Public
-	if len(full) == 32 {
-		full = append([]byte{2}, full...)
+	if k.Point == nil {
+		k.Point = pointOf(k.Public)
 	}
-	point, err := btcec.ParsePubKey(full)
-	if err != nil || len(full) != btcec.PubKeyBytesLenCompressed {
-		return false
+	return k.Point != nil && keys.Owns(*k)
+}
+
+// pointOf makes a point of a key of 33 bytes or 32, nil if there is none.
+func pointOf(key []byte) *btcec.PublicKey {
+	if len(key) == 32 {
+		key = append([]byte{2}, key...)
 	}
-	k.Point = point
-	return keys.Owns(*k)
+	if len(key) != btcec.PubKeyBytesLenCompressed {
+		return nil
+	}
+	p, err := btcec.ParsePubKey(key)
+	if err != nil {
+		return nil
+	}
+	return p
 }
 
 // readKey joins a key with its origin out of a PSBT, which has been checked.

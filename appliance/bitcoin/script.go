@@ -162,7 +162,11 @@ func small(t *txscript.ScriptTokenizer) (int, bool) {
 // internal key (32 bytes) and a merkle root (32 bytes or none), and whether its
 // y is odd.
 func taprootKey(internal, root []byte) (key []byte, odd, ok bool) {
-	q, ok := taprootPoint(internal, root)
+	p, err := schnorr.ParsePubKey(internal)
+	if err != nil {
+		return nil, false, false
+	}
+	q, ok := taprootPoint(p, root)
 	if !ok {
 		return nil, false, false
 	}
@@ -172,19 +176,15 @@ func taprootKey(internal, root []byte) (key []byte, odd, ok bool) {
 }
 
 // taprootPoint is taprootKey before the inversion that makes coordinates of it.
-func taprootPoint(internal, root []byte) (q btcec.JacobianPoint, ok bool) {
-	p, err := schnorr.ParsePubKey(internal)
-	if err != nil {
-		return q, false
-	}
-	h := chainhash.TaggedHash(chainhash.TagTapTweak, internal, root)
+func taprootPoint(internal *btcec.PublicKey, root []byte) (q btcec.JacobianPoint, ok bool) {
+	h := chainhash.TaggedHash(chainhash.TagTapTweak, schnorr.SerializePubKey(internal), root)
 	var t btcec.ModNScalar
 	if t.SetBytes((*[32]byte)(h)) != 0 {
 		return q, false
 	}
 	var tweak btcec.JacobianPoint
 	btcec.ScalarBaseMultNonConst(&t, &tweak)
-	p.AsJacobian(&q)
+	internal.AsJacobian(&q)
 	btcec.AddNonConst(&q, &tweak, &q)
 	return q, !q.Z.IsZero()
 }
