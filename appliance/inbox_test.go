@@ -237,7 +237,7 @@ func TestUnfinishedNames(t *testing.T) {
 	}
 	r.answer("good.json", testbed.DataRequest(r.wallet("P-256"), "good"))
 	r.reasonOfJunk() // by then the unfinished ones had been due as well
-	if _, ignored, err := r.a.Left(); err != nil || ignored != len(names) {
+	if _, ignored, err := r.a.Left(func(string, string) {}); err != nil || ignored != len(names) {
 		t.Errorf("ignored %d files (%v), want %d", ignored, err, len(names))
 	}
 	stop()

@@ -93,8 +93,11 @@ func (a *Appliance) Counts() Counts {
 	return c
 }
 
-// Left counts the files in the inboxes that wait and those that are ignored.
-func (a *Appliance) Left() (waiting, ignored int, err error) { return a.spool.Left() }
+// Left counts the files in the inboxes that wait and those that are ignored, and calls
+// each for those that wait.
+func (a *Appliance) Left(each func(company, name string)) (waiting, ignored int, err error) {
+	return a.spool.Left(each)
+}
 
 func (a *Appliance) run(ctx context.Context, dispatch func(*pipeline)) error {
 	ctx, cut := context.WithCancel(ctx)

@@ -664,7 +664,7 @@ func TestBrokenInbox(t *testing.T) {
 	if items := b.rescan("acme", "beta"); len(items) != 1 || len(b.warned) == 0 {
 		t.Errorf("%d items, warned of %q", len(items), b.warned)
 	}
-	if waiting, _, err := b.s.Left(); err != nil || waiting != 2 {
+	if waiting, _, err := b.s.Left(func(string, string) {}); err != nil || waiting != 2 {
 		t.Errorf("%d files wait, %v", waiting, err)
 	}
 	b.vol.Rename("spool/acme/away", "spool/acme/inbox")

@@ -241,8 +241,9 @@ func (s *Spool) sendAfter(c *company, request, sig string) error {
 }
 
 // Left counts what lies in the inboxes: files that wait to become complete, and
-// files that are ignored because their names say that they are unfinished.
-func (s *Spool) Left() (waiting, ignored int, err error) {
+// files that are ignored because their names say that they are unfinished. It calls each
+// for those that wait.
+func (s *Spool) Left(each func(company, name string)) (waiting, ignored int, err error) {
 	s.mu.Lock()
 	order := append([]*company(nil), s.order...)
 	s.mu.Unlock()
@@ -257,6 +258,7 @@ func (s *Spool) Left() (waiting, ignored int, err error) {
 				ignored++
 			} else {
 				waiting++
+				each(c.name, e.Name)
 			}
 			return nil
 		})

@@ -293,7 +293,12 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	context.AfterFunc(ctx, func() { notify.say("STOPPING=1", log) })
 	err = work(ctx)
 	counts := a.Counts()
-	waiting, ignored, lerr := a.Left()
+	named := 0
+	waiting, ignored, lerr := a.Left(func(company, name string) {
+		if named++; !serve && named <= mostNamed {
+			log.Warn().Str("company", company).Str("name", name).Msg("left waiting in the inbox")
+		}
+	})
 	if cerr := errors.Join(lerr, a.Close()); err == nil {
 		err = cerr
 	}
@@ -313,6 +318,9 @@ func (o *options) work(ctx context.Context, log zerolog.Logger, serve bool) erro
 	}
 	return nil
 }
+
+// mostNamed is how many of the files that it leaves waiting once names.
+const mostNamed = 20
 
 // found sets up the volume with the administrators that the command line or, in a
 // container without a shell, the environment names. That happens once: others than

@@ -162,6 +162,9 @@ func TestPolicy(t *testing.T) {
 	if status := v.once(); status != 4 {
 		t.Errorf("exit status %d with a policy that cannot be read, want 4", status)
 	}
+	if log := v.runs[len(v.runs)-1].text(); !strings.Contains(log, `"name":"waits.json"`) {
+		t.Errorf("the log does not name what waits: %s", log)
+	}
 	v.setPolicy(`{}`)
 	if status := v.once(); status != 0 {
 		t.Errorf("exit status %d after the policy was mended", status)
